@@ -1,0 +1,41 @@
+"""Lepton: an open AI cloud in one package. `import leptonai as la` imports nothing heavy; names are handed on when used."""
+
+import importlib as _importlib
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    # name: module that defines it
+    "Client": "client.client",
+    "Dataset": "data.dataset",
+    "import_data": "data.importing",
+    "open_dataset": "data.dataset",
+    "Model": "tasks.model",
+    "load": "tasks.model",
+    "Recipe": "train.recipe",
+    "Run": "train.run",
+    "fit": "train.fit",
+    "train": "train.trainer",
+    "evaluate": "evaluate.report",
+    "LinearRegression": "tasks.estimators",
+    "LogisticRegression": "tasks.estimators",
+    "mean_squared_error": "tasks.metrics",
+    "mean_absolute_error": "tasks.metrics",
+    "r2_score": "tasks.metrics",
+    "accuracy_score": "tasks.metrics",
+    "LeptonError": "base.errors",
+}
+
+__all__ = [*_NAMES, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str):
+    if name in _NAMES:
+        value = getattr(_importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'leptonai' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
