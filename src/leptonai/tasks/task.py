@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..data.schema import Column
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Network inputs of n rows, each array (n, …); `target` is (n,) int64 classes or float32 standardised values."""
+    """Network inputs of n rows, each array (n, …); `target` is (n,) int64 classes (−1: unknown) or float64 standardised values."""
 
     inputs: dict[str, np.ndarray]
     target: np.ndarray | None = None
@@ -40,11 +41,16 @@ class Task(ABC):
     higher_is_better: ClassVar[bool] = True
 
     inputs: tuple[Column, ...]
+    """Columns that a request holds; `fit` takes out those that cannot help."""
     target: Column
+    dropped: Mapping[str, str] = MappingProxyType({})
+    """Columns of `plan` that `fit` took out of `inputs`, each with the reason, to be said aloud."""
 
     @classmethod
     @abstractmethod
-    def plan(cls, dataset: Dataset, target: str | None, inputs: Sequence[str] | None, network: str | None = None) -> Task:
+    def plan(
+        cls, dataset: Dataset, target: str | None, inputs: Sequence[str] | None, network: str | None = None
+    ) -> Task:
         """Choose the columns; raise InvalidInput, naming the column and the fix, if they cannot serve this task."""
 
     @abstractmethod
@@ -62,6 +68,10 @@ class Task(ABC):
     @abstractmethod
     def build(self, kind: str, config: Mapping[str, Any]) -> Any:
         """A Network of `nets` with this task's input and output sizes; `config` overrides the defaults of its kind."""
+
+    def augment(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """A training batch (inputs by name, and what else the loader holds) changed at random; as it is by default."""
+        return batch
 
     @abstractmethod
     def loss(self, raw: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
