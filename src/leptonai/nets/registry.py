@@ -29,6 +29,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "gru": ("rnn", "GRU"),
     "transformer": ("transformer", "Transformer"),
     "tfidf": ("tfidf", "Tfidf"),
+    "keras": ("keras", "KerasNetwork"),
 }
 
 
