@@ -1,0 +1,120 @@
+"""One version of a model as a service sees it: its name, its schemas, its predictions, and whether another may take its place."""
+
+from __future__ import annotations
+
+import math
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..base.errors import Conflict, Corrupt, InvalidInput, LeptonError
+from ..base.home import Home
+from .example import example_of
+
+if TYPE_CHECKING:
+    from ..tasks.model import Model
+
+
+@dataclass(frozen=True)
+class Served:
+    """`ref` names exactly one version (`digits@3`); `described` is what feedback needs later, when this version may be gone."""
+
+    ref: str
+    model: Model
+
+    @classmethod
+    def load(cls, ref: str, home: Home | None) -> Served:
+        from ..tasks.model import load
+
+        model = load(ref, home)
+        manifest = model.manifest
+        served = cls(f"{manifest.name}@{manifest.version}", model)
+        served.check()
+        return served
+
+    @property
+    def task(self) -> Any:
+        return self.model.task
+
+    @property
+    def described(self) -> dict[str, Any]:
+        task = self.task
+        return {
+            "task": task.name,
+            "inputs": [_column(column) for column in task.inputs],
+            "target": _column(task.target),
+            "classes": plain(task.classes),
+        }
+
+    def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """One prediction per row. Raises InvalidInput for rows that the task cannot read."""
+        try:
+            columns = self.task.columns_of(rows)
+        except LeptonError:
+            raise
+        except (ValueError, TypeError, OverflowError, KeyError, AttributeError, RecursionError):
+            # The task's checks should have caught it: say so where it is read, and still answer with a sentence.
+            traceback.print_exc(file=sys.stderr)
+            raise InvalidInput(
+                "a row cannot be read", expected="rows as /openapi.json describes them", fix="Compare with its example."
+            ) from None
+        return self.task.decode(self.model.outputs(columns))
+
+    def check(self, rows: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Answer one and 32 rows (warm: memory and threads are there) and look at the answers; raise Corrupt if they are not sound.
+
+        `rows`: real ones, from a request; without any, the schema's example.
+        """
+        rows = list(rows) or [example_of(self.task.request_schema)]
+        for size in (1, 32):
+            sample = [rows[index % len(rows)] for index in range(size)]
+            predictions = self.predict(sample)
+            if len(predictions) != size or not all(isinstance(one, dict) and one for one in predictions):
+                raise Corrupt(f"model {self.ref} does not answer every row", received=f"{len(predictions)} of {size}")
+            if not all(_finite(one) for one in predictions):
+                raise Corrupt(f"model {self.ref} predicts values that are no numbers", received=predictions[0])
+
+    def accept_successor(self, other: Served) -> None:
+        """Raise Conflict if clients of this version could break on `other`."""
+        mine, its = self.described, other.described
+        for part in ("task", "inputs", "target"):
+            if mine[part] != its[part]:
+                raise Conflict(
+                    f"{other.ref} has another signature than {self.ref}, so it cannot take its place",
+                    received=f"{part} {_short(its[part])}",
+                    expected=f"{part} {_short(mine[part])}",
+                    fix=f"Serve it beside this one: lep serve {other.ref}.",
+                )
+        lost = [label for label in mine["classes"] or [] if label not in (its["classes"] or [])]
+        if lost:
+            raise Conflict(
+                f"{other.ref} no longer knows classes that {self.ref} predicts, so it cannot take its place",
+                received=f"no {', '.join(map(str, lost[:5]))}",
+                fix=f"Serve it beside this one: lep serve {other.ref}.",
+            )
+
+
+def _column(column: Any) -> dict[str, Any]:
+    return {"name": column.name, "type": column.type, "shape": list(column.shape) if column.shape else None}
+
+
+def _short(part: Any) -> str:
+    if isinstance(part, list):
+        return ", ".join(_short(column) for column in part)
+    return f"{part['name']} ({part['type']})" if isinstance(part, dict) else str(part)
+
+
+def _finite(prediction: Mapping[str, Any]) -> bool:
+    values = [value for value in prediction.values() if isinstance(value, float)]
+    scores = prediction.get("scores")
+    values += [value for value in scores.values() if isinstance(value, float)] if isinstance(scores, dict) else []
+    return all(map(math.isfinite, values))
+
+
+def plain(value: Any) -> Any:
+    """numpy scalars and arrays as what JSON knows."""
+    if value is None:
+        return None
+    return [item.item() if hasattr(item, "item") else item for item in value]

@@ -1,0 +1,234 @@
+"""The server process of one service: its checks before it listens, its sockets, its end. Owns `services/<name>/service.json`.
+
+A service name belongs to one process at a time (a lock on its folder), so its log has one writer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import ipaddress
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import msgspec
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ..base.errors import Conflict, InvalidInput, Refused
+from ..base.files import write_atomic
+from ..base.home import Home
+from ..base.paths import check_name
+from .app import LOOPBACK, App
+from .served import Served
+from .service import Service
+
+DRAIN_S = 30
+HEADERS_TIMEOUT_S = 10.0
+MAX_HEADERS_BYTES = 64 * 1024
+MAX_CONNECTIONS = 2048
+
+
+@dataclass(frozen=True)
+class State:
+    """What `service.json` says while the server answers."""
+
+    name: str
+    pid: int
+    url: str
+    model: str
+    started: float
+
+
+def serve(
+    ref: str,
+    *,
+    name: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    token: str | None = None,
+    home: Home | None = None,
+    ready: Callable[[State], None] = lambda state: None,
+) -> None:
+    """Serve a model until SIGTERM or SIGINT; then finish what is in flight and return.
+
+    `port` 0: a free one. `ready` is called once the socket listens. Raises Refused for a bind to the network without a token.
+    """
+    home = home or Home.current()
+    loopback = is_loopback(host)
+    if not loopback and not token:
+        raise Refused(
+            "a service that others can reach needs a token",
+            received=f"--host {host} without --token",
+            fix="Set LEPTON_TOKEN (or --token), or bind to 127.0.0.1.",
+        )
+    if token is not None and (len(token) < 8 or not token.isascii() or not token.isprintable() or " " in token):
+        raise InvalidInput(
+            "this cannot be a token", expected="at least 8 ASCII characters without spaces", fix="Choose a longer one."
+        )
+    # The socket first: a taken port is said at once, before seconds of loading.
+    with listen(host, port) as listener:
+        served = Served.load(ref, home)
+        name = check_name(name or served.ref.partition("@")[0], "service")
+        folder = home.services / name
+        with only_process(folder):
+            url = f"http://{_in_url(host if loopback else _shown(host))}:{listener.getsockname()[1]}"
+            asyncio_run = _runner()
+            asyncio_run(_serve(listener, name, served, home, token, _hosts(host) if loopback else None, url, ready))
+
+
+async def _serve(
+    listener: socket.socket,
+    name: str,
+    served: Served,
+    home: Home,
+    token: str | None,
+    hosts: tuple[str, ...] | None,
+    url: str,
+    ready: Callable[[State], None],
+) -> None:
+    service = await asyncio.to_thread(Service, name, served, home)
+    path = service.folder / "service.json"
+    state = State(name, os.getpid(), url, served.ref, time.time())
+    config = uvicorn.Config(
+        App(service, token=token, hosts=hosts),
+        http=GuardedProtocol,
+        ws="none",
+        lifespan="off",
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=DRAIN_S,
+        backlog=1024,
+    )
+    server = uvicorn.Server(config)
+    # uvicorn raises the signal again after its graceful end; by then it has done its work.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    try:
+        running = asyncio.create_task(server.serve([listener]))
+        while not server.started and not running.done():
+            await asyncio.sleep(0.005)
+        if server.started:
+            write_atomic(path, msgspec.json.encode(state))
+            ready(state)
+        await running
+    finally:
+        path.unlink(missing_ok=True)
+        await asyncio.to_thread(service.close)
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP with a deadline and a bound for headers, which it leaves to a proxy in front."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._header_bytes, self._in_headers = 0, False
+        self._deadline: asyncio.TimerHandle | None = self.loop.call_later(HEADERS_TIMEOUT_S, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_headers:  # rarely: most requests come with all their headers in one piece
+            self._header_bytes += len(data)
+            if self._header_bytes > MAX_HEADERS_BYTES:
+                self.transport.close()
+            elif self._deadline is None:
+                self._deadline = self.loop.call_later(HEADERS_TIMEOUT_S, self.transport.close)
+
+    def on_message_begin(self) -> None:
+        self._in_headers = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._header_bytes, self._in_headers = 0, False
+        self._end_deadline()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_deadline()
+        super().connection_lost(exc)
+
+    def _end_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def _runner() -> Callable:
+    if sys.platform == "win32":
+        return asyncio.run
+    import uvloop
+
+    return uvloop.run
+
+
+def listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except (OSError, OverflowError) as error:
+        raise InvalidInput(
+            "this is no address to listen on", received=f"{host}:{port}", expected="a host and a port"
+        ) from error
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise Conflict(
+            f"cannot listen on {host}:{port} ({error.strerror})", fix="Choose another --port; 0 takes a free one."
+        ) from error
+    return listener
+
+
+@contextmanager
+def only_process(folder: Path):
+    """Hold the service's lock; raise Conflict if another process serves under this name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "a") as file:
+        if not try_lock(file):
+            raise Conflict(
+                f"a service named {folder.name!r} runs already",
+                fix=f"Stop it with `lep serve --stop {folder.name}`, or choose another --name.",
+            )
+        yield
+
+
+def try_lock(file: IO) -> bool:
+    """Take the lock if nobody has it; it goes when the file is closed, and so with the process, however that ends."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _hosts(host: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*LOOPBACK, _in_url(host).lower())))
+
+
+def _in_url(host: str) -> str:
+    return f"[{host.strip('[]')}]" if ":" in host else host
+
+
+def _shown(host: str) -> str:
+    """An address that a client on this machine can use for a bind to every interface."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
