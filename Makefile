@@ -1,0 +1,29 @@
+# Two commands: `make demo` runs the whole loop, `make test` passes the tests. Both make `.venv` and install what they need.
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+SOURCES := pyproject.toml constraints/cpu.txt scripts/install
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.local
+	@$(VENV)/bin/lep demo $(ARGS)
+
+test: $(VENV)/.test
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+
+bench: $(VENV)/.test
+	$(VENV)/bin/python -m bench $(ARGS)
+
+$(VENV)/.local: $(SOURCES)
+	@scripts/install $(VENV) local
+$(VENV)/.test: $(SOURCES)
+	@scripts/install $(VENV) local,test
+$(VENV)/.dev: $(SOURCES)
+	@scripts/install $(VENV) local,test,dev
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
