@@ -8,7 +8,7 @@ from typing import Any
 
 def example_of(schema: Mapping[str, Any]) -> Any:
     """The schema's own example if it has one; else the simplest value that it allows."""
-    for key in ("const", "default"):
+    for key in ("const", "example", "default"):
         if key in schema:
             return schema[key]
     if schema.get("examples"):

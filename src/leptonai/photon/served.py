@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import Conflict, Corrupt, InvalidInput, LeptonError
 from ..base.home import Home
+from ..zoo.manifest import NAME as MANIFEST
 from .example import example_of
 
 if TYPE_CHECKING:
@@ -25,12 +28,27 @@ class Served:
     model: Model
 
     @classmethod
-    def load(cls, ref: str, home: Home | None) -> Served:
-        from ..tasks.model import load
+    def load(cls, ref: str, home: Home) -> Served:
+        """A model of the store by `name[@version]`, or one in a folder (then `ref` is the folder's name)."""
+        from ..tasks.model import Model
 
-        model = load(ref, home)
-        manifest = model.manifest
-        served = cls(f"{manifest.name}@{manifest.version}", model)
+        if (Path(ref) / MANIFEST).is_file() or "/" in ref:
+            name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(ref).resolve().name).strip("-.") or "model"
+            return cls._warm(name, Model.load(ref))
+        return cls.load_stored(ref, home)
+
+    @classmethod
+    def load_stored(cls, ref: str, home: Home) -> Served:
+        """As `load`, from the store only: what a client may ask for."""
+        from ..tasks.model import Model
+        from ..zoo.store import ModelStore
+
+        entry = ModelStore(home).resolve(ref)
+        return cls._warm(entry.ref, Model.load(entry.folder))
+
+    @classmethod
+    def _warm(cls, ref: str, model: Model) -> Served:
+        served = cls(ref, model)
         served.check()
         return served
 
@@ -79,20 +97,30 @@ class Served:
     def accept_successor(self, other: Served) -> None:
         """Raise Conflict if clients of this version could break on `other`."""
         mine, its = self.described, other.described
-        for part in ("task", "inputs", "target"):
+        fix = f"Serve it beside this one: lep serve {other.ref}."
+        for part in ("task", "target"):
             if mine[part] != its[part]:
                 raise Conflict(
                     f"{other.ref} has another signature than {self.ref}, so it cannot take its place",
                     received=f"{part} {_short(its[part])}",
                     expected=f"{part} {_short(mine[part])}",
-                    fix=f"Serve it beside this one: lep serve {other.ref}.",
+                    fix=fix,
                 )
+        # Fewer columns are fine: clients go on sending what is no longer read.
+        new = [column for column in its["inputs"] if column not in mine["inputs"]]
+        if new:
+            raise Conflict(
+                f"{other.ref} has another signature than {self.ref}, so it cannot take its place",
+                received=f"inputs {_short(new)}",
+                expected=f"inputs {_short(mine['inputs'])}",
+                fix=fix,
+            )
         lost = [label for label in mine["classes"] or [] if label not in (its["classes"] or [])]
         if lost:
             raise Conflict(
                 f"{other.ref} no longer knows classes that {self.ref} predicts, so it cannot take its place",
                 received=f"no {', '.join(map(str, lost[:5]))}",
-                fix=f"Serve it beside this one: lep serve {other.ref}.",
+                fix=fix,
             )
 
 
@@ -102,8 +130,12 @@ def _column(column: Any) -> dict[str, Any]:
 
 def _short(part: Any) -> str:
     if isinstance(part, list):
-        return ", ".join(_short(column) for column in part)
-    return f"{part['name']} ({part['type']})" if isinstance(part, dict) else str(part)
+        return ", ".join(map(_short, part[:5])) + (f" and {len(part) - 5} more" if len(part) > 5 else "")
+    return (
+        f"{part['name']} ({part['type']}{' ' + str(tuple(part['shape'])) if part['shape'] else ''})"
+        if isinstance(part, dict)
+        else str(part)
+    )
 
 
 def _finite(prediction: Mapping[str, Any]) -> bool:

@@ -95,7 +95,7 @@ class Service:
         return {"model": new.ref, "before": before}
 
     def _prepare(self, ref: str) -> Served:
-        new = Served.load(ref, self.home)
+        new = Served.load_stored(ref, self.home)
         self.current.accept_successor(new)
         new.check(self.latest_rows)
         return new
