@@ -32,7 +32,7 @@ from .served import Served
 from .service import Service
 
 DRAIN_S = 30
-HEADERS_TIMEOUT_S = 10.0
+HEADERS_TIMEOUT_S = 5.0
 MAX_HEADERS_BYTES = 64 * 1024
 MAX_CONNECTIONS = 2048
 
