@@ -12,8 +12,7 @@ from ..base.errors import Refused, shorten
 
 # Absent on purpose: Lambda, TorchModuleWrapper, TFSMLayer, JaxLayer, FlaxLayer (they run code), the text and lookup layers (they
 # read vocabulary files), and `Layer`, `Wrapper`, `Pipeline` (they hold anything).
-LAYERS = frozenset(
-    """Activation ActivityRegularization AdaptiveAveragePooling1D AdaptiveAveragePooling2D AdaptiveMaxPooling1D
+_LAYERS = """Activation ActivityRegularization AdaptiveAveragePooling1D AdaptiveAveragePooling2D AdaptiveMaxPooling1D
     AdaptiveMaxPooling2D Add AdditiveAttention AlphaDropout Attention Average AveragePooling1D AveragePooling2D AveragePooling3D
     BatchNormalization Bidirectional CategoryEncoding CenterCrop Concatenate Conv1D Conv1DTranspose Conv2D Conv2DTranspose Conv3D
     Conv3DTranspose Cropping1D Cropping2D Cropping3D Dense DepthwiseConv1D DepthwiseConv2D Dot Dropout ELU EinsumDense Embedding
@@ -23,13 +22,12 @@ LAYERS = frozenset(
     Multiply Normalization PReLU Permute RMSNormalization RNN RandomBrightness RandomContrast RandomCrop RandomFlip RandomRotation
     RandomTranslation RandomZoom ReLU RepeatVector Rescaling Reshape Resizing SeparableConv1D SeparableConv2D SimpleRNN
     SimpleRNNCell Softmax SpatialDropout1D SpatialDropout2D SpatialDropout3D SpectralNormalization StackedRNNCells Subtract
-    TimeDistributed UnitNormalization UpSampling1D UpSampling2D UpSampling3D ZeroPadding1D ZeroPadding2D ZeroPadding3D""".split()
-)
+    TimeDistributed UnitNormalization UpSampling1D UpSampling2D UpSampling3D ZeroPadding1D ZeroPadding2D ZeroPadding3D"""
+LAYERS = frozenset(_LAYERS.split())
+_INITIALIZERS = """Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity LecunNormal LecunUniform Ones Orthogonal
+    OrthogonalInitializer RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros"""
 _PARTS = {
-    "keras.initializers": frozenset(
-        """Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity LecunNormal LecunUniform Ones Orthogonal
-        OrthogonalInitializer RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros""".split()
-    ),
+    "keras.initializers": frozenset(_INITIALIZERS.split()),
     "keras.regularizers": frozenset({"L1", "L2", "L1L2", "OrthogonalRegularizer"}),
     "keras.constraints": frozenset({"MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm"}),
     "keras.layers": LAYERS,
