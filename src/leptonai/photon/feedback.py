@@ -126,3 +126,13 @@ def as_text(label: Any) -> str:
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def from_shell(text: str, classes: list[Any] | None) -> Any:
+    """A label as typed in a shell: text where there are classes (the server finds the class), a number where there are none."""
+    if classes is not None:
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidInput("this service predicts numbers", received=text, expected="a number") from None
