@@ -26,6 +26,8 @@ PUBLISH = "LEPTON_RUN_PUBLISH"
 
 def main(arguments: list[str]) -> int:
     script, *rest = arguments
+    # Into a pipe Python would write blocks; whoever watches wants lines.
+    sys.stdout.reconfigure(line_buffering=True)
     watch = _WatchKeras()
     sys.meta_path.insert(0, watch)
     status = execute(script, rest)
