@@ -70,26 +70,18 @@ def ls(name: str | None, as_json: bool) -> None:
     if not entries:
         click.echo("There is no model yet. Train one with: lep train recipes/digits-cnn.yaml")
         return
-    counts: dict[str, int] = {}
-    for entry in entries:
-        counts[entry.name] = counts.get(entry.name, 0) + 1
-    shown = (
-        entries if name else [entry for i, entry in enumerate(entries) if i == 0 or entries[i - 1].name != entry.name]
-    )
+    newest = [entry for i, entry in enumerate(entries) if i == 0 or entries[i - 1].name != entry.name]
     print_table(
-        ["model", "versions", "task", "network", "measured", "tags", "size", "made"],
+        ["model", "task", "measured", "tags", "made"],
         [
             (
                 entry.ref,
-                "" if name else counts[entry.name],
                 entry.manifest.task,
-                entry.manifest.network["kind"],
                 headline(entry),
-                tags_of(entry, [e for e in entries if e.name == entry.name] if not name else [entry]),
-                size(entry.bytes),
+                tags_of(entry, [entry] if name else [other for other in entries if other.name == entry.name]),
                 entry.manifest.created_at[:16].replace("T", " "),
             )
-            for entry in shown
+            for entry in (entries if name else newest)
         ],
     )
 
@@ -115,7 +107,7 @@ def show(ref: str, as_json: bool) -> None:
     # From the manifest, not from README.md: the card on disk may have been edited since it was verified.
     text = write_card(entry.manifest).split("---\n", 2)[-1].replace(GENERATED, "")
     Console(highlight=False).print(Markdown(text))
-    click.echo(f"\nTags: {', '.join(entry.tags) or 'none'}. Folder: {entry.folder}")
+    click.echo(f"Tags: {', '.join(entry.tags) or 'none'}. Folder: {entry.folder}")
 
 
 @model.command()
@@ -183,11 +175,3 @@ def tags_of(entry: ModelEntry, versions: list[ModelEntry]) -> str:
 
 def tag_text(entry: ModelEntry) -> str:
     return f" ({', '.join(entry.tags)})" if entry.tags else ""
-
-
-def size(count: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return ""

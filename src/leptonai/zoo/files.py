@@ -168,7 +168,7 @@ def verify_model(folder: str | Path) -> tuple[Manifest, dict[str, TensorInfo]]:
 def read_manifest(folder: Path) -> Manifest:
     """The checked manifest of `folder`, before any of its files is opened."""
     if folder.is_file():
-        refuse_code(folder.name, first_bytes(folder))
+        refuse_pickle(folder.name, first_bytes(folder))
         raise InvalidInput(
             "a model is a folder, not a file", received=str(folder), expected=f"a folder with {NAME} and {WEIGHTS}"
         )
@@ -178,7 +178,7 @@ def read_manifest(folder: Path) -> Manifest:
         )
     path = folder / NAME
     if not path.is_file():
-        refuse_strangers(folder)
+        refuse_other_weights(folder)
         raise InvalidInput(
             f"this folder has no {NAME}, so it is not a Lepton model",
             received=str(folder),
@@ -188,7 +188,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise Refused(f"{NAME} is a link or is larger than {MAX_BYTES >> 20} MiB", received=str(path))
     manifest = parse_manifest(path.read_bytes(), str(path))
     if WEIGHTS not in manifest.files:
-        refuse_strangers(folder)
+        refuse_other_weights(folder)
         raise InvalidInput(
             f"{NAME} does not list {WEIGHTS}", received=list(manifest.files), expected="the weights as safetensors"
         )
@@ -237,26 +237,25 @@ def damaged(path: str, received: str, expected: str) -> Corrupt:
 
 
 def refuse_code(path: str, start: bytes) -> None:
-    """Raise Refused if `path`, by its name or its first bytes, is something whose loader can run code."""
-    suffix = Path(path).suffix.lower()
-    found = next((what for magic, what in MAGIC.items() if start.startswith(magic)), None)
-    # A pickle of protocol 2 to 5 begins with its PROTO opcode. Weights that begin so are not safetensors: the header's
-    # length would be 5 more bytes of opcodes, far past its limit.
-    if (
-        len(start) >= 2
-        and start[0] == 0x80
-        and start[1] <= 5
-        and not (path.endswith(".safetensors") and start[3:8] == bytes(5))
-    ):
-        found = "a pickle"
-    if found or suffix in CODE:
-        raise Refused(
-            f"{path} is refused: {found or suffix + ' files'} can run code when opened", expected=WEIGHTS, fix=CONVERT
-        )
-    if suffix not in SUFFIXES:
+    """Raise Refused if `path`, by its name or its first bytes, is something whose loader can run code, or is no kind we know."""
+    refuse_pickle(path, start)
+    if Path(path).suffix.lower() not in SUFFIXES:
         raise Refused(
             f"{path} is refused: it is not a kind of file that a model consists of",
             expected=", ".join(sorted(SUFFIXES)),
+        )
+
+
+def refuse_pickle(path: str, start: bytes) -> None:
+    suffix = Path(path).suffix.lower()
+    found = next((what for magic, what in MAGIC.items() if start.startswith(magic)), None)
+    # A pickle of protocol 2 to 5 begins with its PROTO opcode. A safetensors header of such a length has zeros from the
+    # fourth byte on, where a pickle has opcodes.
+    if len(start) >= 2 and start[0] == 0x80 and 2 <= start[1] <= 5:
+        found = None if suffix == ".safetensors" and start[3:8] == bytes(5) else "a pickle"
+    if found or suffix in CODE:
+        raise Refused(
+            f"{path} is refused: {found or suffix + ' files'} can run code when opened", expected=WEIGHTS, fix=CONVERT
         )
 
 
@@ -273,7 +272,14 @@ def refuse_strangers(folder: Path) -> None:
                     fix="Copy the file itself into the folder.",
                 )
             if name in names and path.suffix.lower() in CODE:
-                refuse_code(relative, first_bytes(path))
+                refuse_pickle(relative, first_bytes(path))
+
+
+def refuse_other_weights(folder: Path) -> None:
+    """Raise Refused if a folder that is not ours holds weights in a format that can run code: then say how to convert them."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix.lower() in CODE - {".py", ".pyc", ".sh"}:
+            refuse_pickle(path.name, first_bytes(path))
 
 
 def first_bytes(path: Path) -> bytes:
