@@ -30,10 +30,19 @@ def guarded(zoo, tmp_path_factory):
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 
 
-@pytest.mark.parametrize("path", [*(path for path in openapi.ROUTES if path != "/healthz"), "/nowhere", "//healthz", "/healthz/"])
+@pytest.mark.parametrize(
+    "path", [*(path for path in openapi.ROUTES if path != "/healthz"), "/nowhere", "//healthz", "/healthz/"]
+)
 def test_without_the_token_every_route_but_health_is_401(guarded, path):
     for method in METHODS:
-        for credential in (None, "Bearer wrong-token", f"Bearer {TOKEN}x", f"Token {TOKEN}", "Bearer", f"Basic {TOKEN}"):
+        for credential in (
+            None,
+            "Bearer wrong-token",
+            f"Bearer {TOKEN}x",
+            f"Token {TOKEN}",
+            "Bearer",
+            f"Basic {TOKEN}",
+        ):
             headers = {"authorization": credential} if credential else {}
             assert call(guarded, method, path, headers=headers)[0] == 401, (method, credential)
 
@@ -51,7 +60,9 @@ def test_with_the_token(guarded):
 def test_two_authorization_headers_are_an_error(guarded):
     url = urllib.parse.urlsplit(guarded.url)
     with socket.create_connection((url.hostname, url.port), timeout=10) as client:
-        client.sendall(f"GET /model HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\nauthorization: Bearer x\r\n\r\n".encode())
+        client.sendall(
+            f"GET /model HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\nauthorization: Bearer x\r\n\r\n".encode()
+        )
         assert client.recv(100).startswith(b"HTTP/1.1 400")
 
 
@@ -75,7 +86,14 @@ def test_names_of_loopback_are_taken(served, host):
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/predict"), ("POST", "/feedback"), ("PUT", "/model")])
 @pytest.mark.parametrize(
-    "headers", [{"origin": "https://evil.test"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}], ids=str
+    "headers",
+    [
+        {"origin": "https://evil.test"},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+    ],
+    ids=str,
 )
 def test_pages_of_other_sites_are_refused(served, method, path, headers):
     status, answer, _ = call(served, method, path, {"ref": "digits@2"}, headers)
@@ -99,13 +117,17 @@ def test_a_bind_to_the_network_needs_a_token(home):
 def test_it_listens_on_loopback_only(served):
     port = f"{urllib.parse.urlsplit(served.url).port:04X}"
     with open("/proc/net/tcp") as file:
-        listening = [fields[1] for fields in map(str.split, file) if fields[3] == "0A" and fields[1].endswith(f":{port}")]
+        listening = [
+            fields[1] for fields in map(str.split, file) if fields[3] == "0A" and fields[1].endswith(f":{port}")
+        ]
     assert listening == [f"0100007F:{port}"]
 
 
 def test_a_client_that_drips_headers_is_cut_off_and_delays_nobody(served):
     url = urllib.parse.urlsplit(served.url)
-    drips = [socket.create_connection((url.hostname, url.port), timeout=server.HEADERS_TIMEOUT_S + 10) for _ in range(20)]
+    drips = [
+        socket.create_connection((url.hostname, url.port), timeout=server.HEADERS_TIMEOUT_S + 10) for _ in range(20)
+    ]
     for drip in drips:
         drip.sendall(b"POST /predict HTTP/1.1\r\nhost: local")
     started = time.monotonic()

@@ -181,18 +181,20 @@ def _split_by_use(connection: sqlite3.Connection, used: set[int]) -> tuple[set[t
 
 
 def _used(dataset: Dataset, log_id: str) -> set[int]:
-    """Feedback of this log that some version of the dataset holds. The log's own id counts, not the service's name."""
+    """Feedback of this log that the version holds: told by it or by one that it was made from. The log's id counts, not its name."""
     from ..data.dataset import open_dataset
 
-    newest = open_dataset(dataset.name, dataset.home)
     used: set[int] = set()
-    for version in range(newest.version, 0, -1):
-        try:
-            told = open_dataset(f"{dataset.name}@{version}", dataset.home).lineage.get("feedback")
-        except NotFound:
-            continue
+    version: Dataset | None = dataset
+    while version is not None:
+        told = version.lineage.get("feedback")
         if isinstance(told, dict) and told.get("log") == log_id:
             used |= _numbers(told["feedback"])
+        parent = version.lineage.get("parent")
+        try:
+            version = open_dataset(parent, dataset.home) if parent else None
+        except NotFound:  # that version was removed
+            version = None
     return used
 
 
