@@ -1,5 +1,7 @@
 """What really happened, joined to the request by its id; then a new dataset version in which each row is used once."""
 
+import contextlib
+
 import pytest
 
 from leptonai.base.errors import InvalidInput, NotFound
@@ -150,10 +152,8 @@ def test_a_collection_that_is_killed_neither_loses_nor_doubles_rows(home, monkey
 
     for kill, rows in ((killed_before, 20), (killed_after, 21), (append, 21)):
         monkeypatch.setattr(Dataset, "append", kill)
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             to_dataset("digits", "digits", home)
-        except KeyboardInterrupt:
-            pass
         assert open_dataset("digits", home).num_rows == rows
 
 

@@ -134,7 +134,7 @@ def test_a_detached_service_is_listed_and_stopped_by_name(home):
 
 
 def test_what_does_not_start_says_why(home):
-    with pytest.raises(Unavailable, match="there is no model 'digitz'. Did you mean 'digits'"):
+    with pytest.raises(Unavailable, match=r"there is no model 'digitz'\. Did you mean 'digits'"):
         start_service("digitz", "digits", home=home)
     with start_service("digits@1", "first", home=home) as first, pytest.raises(Unavailable, match="cannot listen on"):
         start_service("digits@1", "second", home=home, port=int(first.url.rpartition(":")[2]))

@@ -45,7 +45,7 @@ def test_no_request_fails_while_versions_change(home):
     assert min(counts.values()) > 0
     assert 'lepton_swaps_total{result="done"} 6' in metrics
     assert 'lepton_model_info{model="digits@1",task="tabular-classification"} 1' in metrics
-    assert "digits@2" not in [line for line in metrics.splitlines() if line.startswith("lepton_model_info")][0]
+    assert "digits@2" not in next(line for line in metrics.splitlines() if line.startswith("lepton_model_info"))
 
 
 def test_latest_and_tags_name_a_version(home):
