@@ -1,0 +1,207 @@
+"""Gradient-boosted trees (LightGBM) for tables: category columns natively, early stopping, a deadline; saved as LightGBM's own text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..base.errors import Corrupt, InvalidInput
+from .learner import Inputs, Learner, Progress, seconds_left
+
+# Below this many rows a second thread costs more than it gains.
+ONE_THREAD_ROWS = 512
+PATIENCE = 100
+
+
+class Boosting(Learner):
+    """An average of `folds` ensembles of trees: each learns from all folds but one and stops by that one's loss.
+
+    So every row is learned from, none is wasted on stopping, and averaging takes out part of the noise.
+    With `folds=1` there is one ensemble, which stops by `validation`, or by a tenth of the rows.
+    """
+
+    def __init__(
+        self,
+        numbers: int,
+        categories: Sequence[int],
+        outputs: int,
+        rounds: int = 3_000,
+        learning_rate: float = 0.05,
+        leaves: int = 31,
+        min_rows: int = 20,
+        columns: float = 0.5,
+        folds: int = 5,
+    ):
+        if min(rounds, leaves - 1, min_rows, folds) < 1 or not 0 < learning_rate <= 1 or not 0 < columns <= 1:
+            raise InvalidInput(
+                "LightGBM cannot use these options",
+                received={
+                    "rounds": rounds,
+                    "learning_rate": learning_rate,
+                    "leaves": leaves,
+                    "min_rows": min_rows,
+                    "columns": columns,
+                    "folds": folds,
+                },
+                expected="rounds, min_rows, folds ≥ 1, leaves ≥ 2, and learning_rate and columns above 0 and at most 1",
+            )
+        self.numbers, self.categories, self.outputs, self.rounds, self.folds = (
+            numbers,
+            list(categories),
+            outputs,
+            rounds,
+            folds,
+        )
+        self.options = {
+            "learning_rate": learning_rate,
+            "num_leaves": leaves,
+            "min_child_samples": min_rows,
+            "feature_fraction": columns,
+        }
+        self.boosters: list[Any] = []
+
+    def fit(
+        self,
+        inputs: Inputs,
+        target: np.ndarray,
+        *,
+        validation: tuple[Inputs, np.ndarray] | None = None,
+        weights: np.ndarray | None = None,
+        seed: int = 0,
+        deadline: float | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        matrix = self._matrix(inputs)
+        parts = list(self._parts(target, seed))
+        if self.folds == 1 and validation is not None:
+            held_out = self._matrix(validation[0])
+            parts = [(np.arange(len(target)), None)]
+        boosters = []
+        for number, (train, stop) in enumerate(parts):
+            left = seconds_left(deadline)
+            if boosters and left < 0:
+                break
+            # The time that is left is shared by the ensembles to come.
+            until = None if deadline is None else time.monotonic() + max(left, 0) / (len(parts) - number)
+            watch = _Watch(until, progress, number * self.rounds, len(parts) * self.rounds)
+            stop_set = (held_out, validation[1], None) if stop is None else _take(stop, matrix, target, weights)
+            boosters.append(self._train(_take(train, matrix, target, weights), stop_set, seed + number, watch))
+        self.boosters = boosters
+
+    def _train(self, train: tuple, stop: tuple, seed: int, watch: _Watch) -> Any:
+        import lightgbm as lgb
+
+        columns = list(range(self.numbers, self.numbers + len(self.categories)))
+        shared = {"max_bin": 255, "verbose": -1, "num_threads": _threads(), "min_data_in_bin": 3}
+        data = lgb.Dataset(train[0], train[1], weight=train[2], categorical_feature=columns, params=shared)
+        held_out = lgb.Dataset(stop[0], stop[1], weight=stop[2], reference=data, params=shared)
+        objective = {1: "regression", 2: "binary"}.get(self.outputs, "multiclass")
+        parameters = (
+            shared
+            | self.options
+            | {
+                "objective": objective,
+                "bagging_fraction": 0.8,
+                "bagging_freq": 1,
+                "seed": seed,
+                "deterministic": True,
+                "force_row_wise": True,
+            }
+        )
+        if objective == "multiclass":
+            parameters["num_class"] = self.outputs
+        stopping = lgb.early_stopping(PATIENCE, verbose=False)
+        booster = lgb.train(parameters, data, self.rounds, valid_sets=[held_out], callbacks=[watch, stopping])
+        return lgb.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration or -1))
+
+    def _parts(self, target: np.ndarray, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(rows to learn from, rows that say when to stop), a fold each; with stratified classes where each has enough rows."""
+        from sklearn.model_selection import KFold, StratifiedKFold
+
+        splits = min(self.folds if self.folds > 1 else 10, len(target))
+        enough = self.outputs > 1 and np.bincount(target).max() >= splits
+        folds = (StratifiedKFold if enough else KFold)(splits, shuffle=True, random_state=seed)
+        import warnings
+
+        with warnings.catch_warnings():
+            # A class with fewer rows than folds is not in every fold, which is all there is to do about it.
+            warnings.simplefilter("ignore", UserWarning)
+            for number, (train, stop) in enumerate(folds.split(np.empty(len(target)), target)):
+                if number < self.folds:
+                    yield train, stop
+
+    def predict(self, inputs: Inputs) -> np.ndarray:
+        matrix = self._matrix(inputs)
+        threads = 1 if len(matrix) < ONE_THREAD_ROWS else _threads()
+        if not len(matrix):
+            return np.empty((0, self.outputs), np.float32) if self.outputs > 1 else np.empty(0)
+        raw = sum(b.predict(matrix, raw_score=True, num_threads=threads) for b in self.boosters) / len(self.boosters)
+        if self.outputs == 1:
+            return raw
+        # LightGBM has one score for two classes, that of the second against the first.
+        return (np.stack([np.zeros(len(raw)), raw], axis=1) if self.outputs == 2 else raw).astype(np.float32)
+
+    def _matrix(self, inputs: Inputs) -> np.ndarray:
+        return np.concatenate(
+            [inputs[name] for name in ("numbers", "categories") if name in inputs], axis=1, dtype=np.float64
+        )
+
+    def importance(self) -> np.ndarray:
+        """Share of the total gain of each column, numbers first, then categories: (columns,) float64, sums to 1."""
+        gain = sum(booster.feature_importance("gain") for booster in self.boosters)
+        return gain / max(gain.sum(), 1e-300)
+
+    def state(self) -> dict[str, np.ndarray]:
+        texts = [booster.model_to_string() for booster in self.boosters]
+        return {f"booster.{number}": np.frombuffer(text.encode(), np.uint8) for number, text in enumerate(texts)}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        import lightgbm as lgb
+
+        if not state:
+            raise ValueError("there are no trees")
+        boosters = []
+        for number in range(len(state)):
+            text = np.asarray(state[f"booster.{number}"], np.uint8).tobytes()
+            try:
+                booster = lgb.Booster(model_str=text.decode())
+            except (lgb.basic.LightGBMError, UnicodeDecodeError) as error:
+                raise Corrupt("the trees of this model cannot be read") from error
+            if booster.num_feature() != self.numbers + len(self.categories):
+                raise ValueError(f"the trees read {booster.num_feature()} columns")
+            boosters.append(booster)
+        self.boosters = boosters
+
+
+class _Watch:
+    """A LightGBM callback: tells progress, and stops before a round that would end after the deadline."""
+
+    order, before_iteration = 0, False
+
+    def __init__(self, deadline: float | None, progress: Progress | None, done: int, total: int):
+        self.deadline, self.progress, self.done, self.total = deadline, progress, done, total
+        self.last = time.monotonic()
+
+    def __call__(self, environment: Any) -> None:
+        from lightgbm.callback import EarlyStopException
+
+        now = time.monotonic()
+        took, self.last = now - self.last, now
+        results = environment.evaluation_result_list
+        if self.progress:
+            self.progress(self.done + environment.iteration + 1, self.total, float(results[0][2]))
+        if self.deadline is not None and now + took > self.deadline:
+            raise EarlyStopException(environment.iteration, results)
+
+
+def _take(rows: np.ndarray, matrix: np.ndarray, target: np.ndarray, weights: np.ndarray | None) -> tuple:
+    return matrix[rows], target[rows], None if weights is None else weights[rows]
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
