@@ -14,6 +14,8 @@ from .intervals import wilson
 
 POINTS = 101
 BINS = 15
+ENOUGH = 10
+"""Rows from which a bin's gap can be the largest: in a bin of one row it is chance."""
 
 
 def roc_area(positive: np.ndarray, scores: np.ndarray) -> tuple[float, np.ndarray]:
@@ -91,9 +93,12 @@ def counts(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def thin(curve: dict[str, np.ndarray]) -> dict[str, list[float]]:
-    """At most `POINTS` points, spread evenly along the drawn line, so that corners stay sharp."""
+    """The corners of the drawn line, if they are few; else `POINTS` points, spread evenly along it."""
     x, y = list(curve.values())[:2]
-    if len(x) > POINTS:
+    turns = np.r_[True, np.diff(x)[:-1] * np.diff(y)[1:] != np.diff(x)[1:] * np.diff(y)[:-1], True][: len(x)]
+    curve = {name: values[turns] for name, values in curve.items()}
+    x, y = list(curve.values())[:2]
+    if len(x) > 2 * POINTS:
         length = np.r_[0.0, np.cumsum(np.hypot(np.diff(x), np.diff(y)))]
         keep = np.unique(np.searchsorted(length, np.linspace(0, length[-1], POINTS)).clip(0, len(x) - 1))
         keep = np.unique(np.r_[0, keep, len(x) - 1])
@@ -125,7 +130,7 @@ def calibration(confidence: np.ndarray, right: np.ndarray) -> dict[str, Any]:
     total = sum(count for count, _ in gaps)
     return {
         "ece": sum(count * gap for count, gap in gaps) / total if total else None,
-        "max_gap": max((float(gap) for _, gap in gaps), default=None),
+        "max_gap": max((float(gap) for count, gap in gaps if count >= ENOUGH), default=None),
         "mean_confidence": float(confidence.mean()) if len(confidence) else None,
         "bins": parts,
     }

@@ -9,20 +9,17 @@ from typing import Any
 
 from .charts import (
     calibration_chart,
-    colour,
     confidence_chart,
     confusion_chart,
+    corner,
     decile_chart,
-    esc,
-    interval_bar,
     pr_chart,
     residual_chart,
     roc_chart,
     scatter_chart,
-    share_bar,
-    short,
 )
 from .style import STYLE
+from .svg import colour, esc, interval_bar, share_bar, short
 
 PERCENT = {"accuracy", "precision", "recall", "f1", "mape"}
 UNIT_RANGE = {*PERCENT, "roc_auc", "average_precision"} - {"mape"}
@@ -78,11 +75,15 @@ def cards(data: Mapping[str, Any]) -> str:
     for name, metric in data["metrics"].items():
         label, meaning = NAMES.get(name, (name, ""))
         low, high = metric["low"], metric["high"]
-        between = f"{show(name, low)} to {show(name, high)}" if low is not None and high is not None else ""
+        between = (
+            f"{show(name, low, metric['value'])} to {show(name, high, metric['value'])}"
+            if low is not None and high is not None
+            else ""
+        )
         scale = (0.0, 1.0) if name in UNIT_RANGE else around(metric["value"], low, high)
         first = " first" if name == data.get("metric") else ""
         parts.append(
-            f'<div class="card{first}" title="{esc(meaning)}"><div class="name">{esc(label)}</div><div class="value">{show(name, metric["value"])}</div>'
+            f'<div class="card{first}" title="{esc(meaning)}"><div class="name">{esc(label)}</div><div class="value">{show(name, metric["value"], metric["value"])}</div>'
             f"{interval_bar(metric['value'], low, high, scale)}<small>{between}</small></div>"
         )
     return f'<section class="cards">{"".join(parts)}</section><p><small>Below each value: its 95 % interval, from {data["rows"]:,} rows.</small></p>'
@@ -110,7 +111,7 @@ def comparison(data: Mapping[str, Any]) -> str:
     )
     return (
         f'<section><h2>Compared with {esc(found["other"])}</h2><p class="lead">Both models on the same {data["rows"]:,} rows.</p><div class="card"><div class="verdict">'
-        f'<strong class="{kind}">{says}</strong><div>{esc(NAMES.get(name, (name,))[0])} <b>{show(name, found["value"])}</b> against {show(name, found["other_value"])}</div>'
+        f'<strong class="{kind}">{says}</strong><div>{esc(NAMES.get(name, (name,))[0])} <b>{show(name, found["value"], found["value"])}</b> against {show(name, found["other_value"], found["value"])}</div>'
         f"<div>{bar}<small>difference {signed(name, found['difference'])}, 95 % {signed(name, found['low'])} to {signed(name, found['high'])}</small></div>"
         f"<div><small>p = {found['p_value']:.3g}<br>{esc(found['test'])}</small></div></div></div>{changed}</section>"
     )
@@ -168,6 +169,7 @@ def curves(data: Mapping[str, Any]) -> str:
     if not found:
         return ""
     one = len(found) == 1
+    part = lambda key: "" if corner(curve[key] for curve in found) == 1 else " <small>only the corner is drawn</small>"  # noqa: E731
     legend = lambda key: "".join(  # noqa: E731
         f'<li class="{colour(i)}"><i></i><span>{esc(curve["class"])} {curve[key]:.3f}</span></li>'
         for i, curve in enumerate(found)
@@ -180,8 +182,8 @@ def curves(data: Mapping[str, Any]) -> str:
     )
     return (
         f'<section><h2>How well it ranks</h2><p class="lead">{what}</p><div class="pair">'
-        f'<div class="card"><h3>ROC</h3>{roc_chart(found)}<ul class="legend">{legend("roc_auc")}</ul></div>'
-        f'<div class="card"><h3>Precision and recall</h3>{pr_chart(found)}<ul class="legend">{legend("average_precision")}</ul></div></div></section>'
+        f'<div class="card"><h3>ROC{part("roc_auc")}</h3>{roc_chart(found)}<ul class="legend">{legend("roc_auc")}</ul></div>'
+        f'<div class="card"><h3>Precision and recall{part("average_precision")}</h3>{pr_chart(found)}<ul class="legend">{legend("average_precision")}</ul></div></div></section>'
     )
 
 
@@ -195,9 +197,10 @@ def calibration(data: Mapping[str, Any]) -> str:
         if abs(gap) < 0.02
         else f"On the whole it is {'too sure' if gap > 0 else 'not sure enough'}"
     )
+    largest = f", largest {found['max_gap']:.3f}" if found["max_gap"] is not None else ""
     return (
         f'<section><h2>Can its confidence be believed?</h2><p class="lead">{leaning}: mean confidence {found["mean_confidence"]:.1%}, right '
-        f'{data["metrics"]["accuracy"]["value"]:.1%}. Mean gap over the bins (ECE) {found["ece"]:.3f}, largest {found["max_gap"]:.3f}.</p><div class="pair">'
+        f'{data["metrics"]["accuracy"]["value"]:.1%}. Mean gap over the bins (ECE) {found["ece"]:.3f}{largest}.</p><div class="pair">'
         f'<div class="card"><h3>Calibration</h3>{calibration_chart(found["bins"])}</div>'
         f'<div class="card"><h3>How sure it is</h3>{confidence_chart(found["bins"])}</div></div></section>'
     )
@@ -295,12 +298,16 @@ def foot(data: Mapping[str, Any]) -> str:
     )
 
 
-def show(name: str, value: float | None) -> str:
+def show(name: str, value: float | None, beside: float | None = None) -> str:
+    """A figure, with as many digits as `beside` needs (the value whose interval it ends)."""
     if value is None:
         return "–"
+    most = value if beside is None else beside
     if name in PERCENT:
-        return f"{100 * value:.1f} %" if value < 0.995 or name == "mape" else f"{100 * value:.2f} %"
-    return short(value) if abs(value) >= 100 else f"{value:.3f}"
+        return f"{100 * value:.2f} %" if beside is not None and most > 0.985 else f"{100 * value:.1f} %"
+    if name in UNIT_RANGE:
+        return f"{value:.4f}" if most > 0.995 else f"{value:.3f}"
+    return short(value) if abs(value) >= 100 else f"{value:.3f}" if abs(most) >= 0.05 else f"{value:.4f}"
 
 
 def signed(name: str, value: float) -> str:

@@ -89,10 +89,14 @@ def held_out_rows(dataset: Dataset, split: str, manifests: Mapping[str, Manifest
 
 def held_out(dataset: Dataset, split: str, manifest: Manifest) -> np.ndarray | None:
     """Rows that the training of this model held out of this version, computed again from the settings in its lineage."""
+    from ..train.rows import parts_of
+
     settings = manifest.lineage.get("split")
-    if not isinstance(settings, Mapping) or "seed" not in settings:
+    if not isinstance(settings, Mapping) or not {"test", "validation", "seed", "stratify"} <= set(settings):
         return None
-    return None
+    if settings["stratify"] is not None and settings["stratify"] not in dataset.schema:
+        return None
+    return parts_of(dataset, settings)[split]
 
 
 def trained_on(dataset: Dataset, manifests: Mapping[str, Manifest]) -> list[str]:
@@ -101,7 +105,12 @@ def trained_on(dataset: Dataset, manifests: Mapping[str, Manifest]) -> list[str]
 
 
 def other_splits(dataset: Dataset, manifests: Mapping[str, Manifest]) -> list[str]:
-    return []
+    """Warnings about models that were trained on an earlier version with a split of their own, which this one does not follow."""
+    return [
+        f"{name} was trained before {dataset.name} was split, with a split of its own: it may have learned from some of these rows."
+        for name, manifest in manifests.items()
+        if lineage_name(manifest) == dataset.name and isinstance(manifest.lineage.get("split"), Mapping)
+    ]
 
 
 def lineage_name(manifest: Manifest) -> Any:

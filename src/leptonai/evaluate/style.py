@@ -46,13 +46,13 @@ text.count.on{fill:#fff}
 .rail{stroke:var(--line);stroke-width:2;fill:var(--line);stroke-linecap:round}
 rect.rail{stroke:none}
 .range{stroke:currentColor;stroke-width:4;stroke-linecap:round;opacity:.45;fill:none}
-.whisker{stroke:var(--accent);opacity:.45;stroke-width:1.5;fill:none}
+.whisker{stroke:currentColor;opacity:.45;stroke-width:1.5;fill:none}
 .line{fill:none;stroke:currentColor;stroke-width:1.8;stroke-linejoin:round}
 .line.thin{stroke-width:1.2;opacity:.6}
 .dot,.bar{fill:currentColor}
 .bar{opacity:.85}
-.dot.faint{opacity:.35}
-.hit{fill:var(--accent)}.miss{fill:var(--bad)}
+.dot.faint{opacity:.35}.whisker.faint{opacity:.18}
+.none{fill:var(--shade)}.hit{fill:var(--accent)}.miss{fill:var(--bad)}
 .c0{color:var(--accent)}.c1{color:#d9822b}.c2{color:#1c9a78}.c3{color:#c2557f}.c4{color:#8a63d2}
 .c5{color:#9a7d0a}.c6{color:#2b9fb8}.c7{color:#b5542c}.c8{color:#6b8e23}.c9{color:#7a7f87}
 .good{color:var(--good)}.bad{color:var(--bad)}
