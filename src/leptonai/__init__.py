@@ -15,8 +15,8 @@ _NAMES = {
     "Recipe": "train.recipe",
     "Run": "train.run",
     "fit": "train.fit",
-    "train": "train.trainer",
-    "evaluate": "evaluate.report",
+    "train": "train",  # the folder, which can be called
+    "evaluate": "evaluate",
     "LinearRegression": "tasks.estimators",
     "LogisticRegression": "tasks.estimators",
     "mean_squared_error": "tasks.metrics",
@@ -31,7 +31,8 @@ __all__ = [*_NAMES, "__version__"]  # noqa: PLE0604
 
 def __getattr__(name: str):
     if name in _NAMES:
-        value = getattr(_importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
+        module = _importlib.import_module(f"{__name__}.{_NAMES[name]}")
+        value = module if _NAMES[name] == name else getattr(module, name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'leptonai' has no attribute {name!r}")

@@ -228,7 +228,7 @@ def report(record: dict[str, Any]) -> None:
     if metrics:
         click.echo(f"  metrics  {metrics}", err=True)
     click.echo(f"  folder   {record['folder']}", err=True)
-    for ref in record.get("models", []):
+    if ref := record.get("model"):
         click.echo(f"  model    {ref}\n  next     lep model show {ref}", err=True)
 
 

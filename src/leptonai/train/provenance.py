@@ -31,16 +31,15 @@ ROWS, ROWS_PER_CLASS, FEWEST = 96, 3, 8
 
 @dataclass(frozen=True)
 class Sample:
-    """Some rows of what `fit(x, y)` received: `x` (k, …) as the network saw them, `y` (k,) class numbers of `classes`."""
+    """Some rows of what `fit(x, y)` received: `x` (k, …) as the network saw them, `y` (k,) class numbers."""
 
     x: np.ndarray
     y: np.ndarray
-    classes: int
 
 
 @dataclass(frozen=True)
 class Match:
-    """`columns[input][rows] * scale + offset` is the sample, and class number i is `labels[i]`."""
+    """`columns[input][rows] * scale + offset` is `sample.x[sample_rows]`, and class number i is `labels[i]`."""
 
     dataset: Dataset
     input: str
@@ -48,10 +47,11 @@ class Match:
     scale: float
     offset: float
     rows: np.ndarray
+    sample_rows: np.ndarray
     labels: list[Any]
 
 
-def take_sample(x: Any, y: Any, width: int) -> Sample | None:
+def take_sample(x: Any, y: Any) -> Sample | None:
     """A few rows of arrays, tensors or frames: spread over all rows, some of each class. None if these are no such data."""
     x, y = _array(x), _array(y)
     if x is None or y is None or len(x) != len(y) or not len(x) or x.dtype.kind not in "uif":
@@ -66,22 +66,22 @@ def take_sample(x: Any, y: Any, width: int) -> Sample | None:
     for number in np.unique(y)[:1000]:
         chosen |= set(np.flatnonzero(y == number)[:ROWS_PER_CLASS].tolist())
     rows = np.array(sorted(chosen))
-    return Sample(np.array(x[rows]), y[rows], max(2, width))
+    return Sample(np.array(x[rows]), y[rows])
 
 
-def find_dataset(sample: Sample, home: Home | None, ref: str | None = None) -> Match | None:
+def find_dataset(sample: Sample, classes: int, home: Home | None, ref: str | None = None) -> Match | None:
     """The dataset (`ref`, or the newest version of any that has such images) whose rows the sample is made of."""
     from ..data.dataset import list_datasets, open_dataset
 
     candidates: Iterable[Dataset] = [open_dataset(ref, home)] if ref else list_datasets(home)
     for dataset in candidates:
         for column in dataset.schema:
-            if column.type == "image" and (match := match_images(sample, dataset, column.name)):
+            if column.type == "image" and (match := match_images(sample, classes, dataset, column.name)):
                 return match
     return None
 
 
-def match_images(sample: Sample, dataset: Dataset, name: str) -> Match | None:
+def match_images(sample: Sample, classes: int, dataset: Dataset, name: str) -> Match | None:
     """Compare with the raw pixels of one image column; None if rows, scale or labels cannot be proven."""
     pixels = dataset.columns([name])[name]
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels[:1].size != sample.x[:1].size:
@@ -95,7 +95,7 @@ def match_images(sample: Sample, dataset: Dataset, name: str) -> Match | None:
         for scale, offset in [*USUAL_SCALES, *_derived_scales(values)]:
             raw = _unscaled(values, scale, offset)
             found = None if raw is None else _find_rows(raw, flat, signatures)
-            if found and (match := _with_labels(sample, dataset, name, scale, offset, found)):
+            if found and (match := _with_labels(sample, classes, dataset, name, scale, offset, found)):
                 return match
     return None
 
@@ -143,7 +143,7 @@ def _find_rows(raw: np.ndarray, flat: np.ndarray, signatures: np.ndarray) -> lis
 
 
 def _with_labels(
-    sample: Sample, dataset: Dataset, name: str, scale: float, offset: float, found: Sequence[np.ndarray]
+    sample: Sample, classes: int, dataset: Dataset, name: str, scale: float, offset: float, found: Sequence[np.ndarray]
 ) -> Match | None:
     """Complete the match by the column in which every class number has one label."""
     from ..tasks.labels import values
@@ -152,14 +152,15 @@ def _with_labels(
         if column.type not in ("integer", "category", "text", "boolean", "number") or column.name == "split":
             continue
         labels = values(dataset.columns([column.name])[column.name], np.arange(dataset.num_rows))
-        named = _class_labels(sample, found, labels)
+        named = _class_labels(sample, classes, found, labels)
         if named is not None:
-            rows = np.array([rows[0] for rows in found if len(rows)], np.int64)
-            return Match(dataset, name, column.name, scale, offset, rows, named)
+            which = np.array([number for number, rows in enumerate(found) if len(rows)])
+            rows = np.array([found[number][0] for number in which], np.int64)
+            return Match(dataset, name, column.name, scale, offset, rows, which, named)
     return None
 
 
-def _class_labels(sample: Sample, found: Sequence[np.ndarray], labels: Sequence[Any]) -> list[Any] | None:
+def _class_labels(sample: Sample, classes: int, found: Sequence[np.ndarray], labels: Sequence[Any]) -> list[Any] | None:
     """The label of each class number, or None if the column does not tell. Equal images may bear different labels."""
     options: dict[int, set[Any]] = {}
     for number, rows in zip(sample.y.tolist(), found, strict=True):
@@ -171,13 +172,13 @@ def _class_labels(sample: Sample, found: Sequence[np.ndarray], labels: Sequence[
     known = {number: next(iter(choice)) for number, choice in options.items()}
     if len(set(known.values())) != len(known) or len(known) < 2:
         return None
-    if len(known) < sample.classes:
+    if len(known) < classes:
         # A class that these rows lack: only if the script numbers its classes in the order of the labels.
         ordered = sorted({label for label in labels if label is not None}, key=lambda label: (str(type(label)), label))
-        if len(ordered) != sample.classes or any(ordered[number] != label for number, label in known.items()):
+        if len(ordered) != classes or any(ordered[number] != label for number, label in known.items()):
             return None
         return ordered
-    return [known[number] for number in range(sample.classes)] if set(known) == set(range(sample.classes)) else None
+    return [known[number] for number in range(classes)] if set(known) == set(range(classes)) else None
 
 
 def _array(value: Any) -> np.ndarray | None:
