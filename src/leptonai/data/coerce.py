@@ -114,7 +114,7 @@ def _image_rows(column: Column, values: pa.ChunkedArray, field: pa.Field) -> lis
     for row, image in enumerate(rows):
         if image is None:
             continue
-        if image.dtype.kind not in "iuf" or (image.size and not (0 <= image.min() and image.max() <= 255)):
+        if image.dtype.kind not in "iuf" or (image.size and not (image.min() >= 0 and image.max() <= 255)):
             raise InvalidInput(
                 f"row {row + 1} of column {column.name!r} is not an image",
                 received=image.tolist(),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 LAYOUT = 1
 """Part of the key: a change of layout builds anew."""
 BATCH_BYTES = 32 << 20
+RAGGED_FILES = ("offsets.bin", "data.bin", "nulls.bin")
 
 
 @dataclass(frozen=True)
@@ -205,24 +207,26 @@ def _fixed(chunk: pa.Array, column: Column, has_nulls: bool) -> np.ndarray:
 
 
 def _write_ragged(folder: Path, chunks: Iterator[pa.Array], rows: int, has_nulls: bool) -> None:
+    """`nulls.bin` is there only if a row is null."""
     end = 0
-    with open(folder / "offsets.bin", "wb") as offsets, open(folder / "data.bin", "wb") as data:
+    with ExitStack() as files:
+        offsets, data, nulls = (files.enter_context(open(folder / name, "wb")) for name in RAGGED_FILES)
         offsets.write(np.zeros(1, np.int64).tobytes())
-        nulls = open(folder / "nulls.bin", "wb") if has_nulls else None
         for chunk in chunks:
-            if nulls is not None:
+            if has_nulls:
                 nulls.write(chunk.is_null().to_numpy(zero_copy_only=False).tobytes())
             chunk = chunk.cast(pa.large_binary())
             if chunk.null_count:
                 chunk = chunk.fill_null(b"")
+            if not len(chunk):
+                continue
             ends = np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
-            if len(chunk):
-                if chunk.buffers()[2] is not None:
-                    data.write(memoryview(chunk.buffers()[2])[ends[0] : ends[-1]])
-                offsets.write((ends[1:] - ends[0] + end).tobytes())
-                end += int(ends[-1] - ends[0])
-        if nulls is not None:
-            nulls.close()
+            if chunk.buffers()[2] is not None:
+                data.write(memoryview(chunk.buffers()[2])[ends[0] : ends[-1]])
+            offsets.write((ends[1:] - ends[0] + end).tobytes())
+            end += int(ends[-1] - ends[0])
+    if not has_nulls:
+        (folder / "nulls.bin").unlink()
     _close(folder, {"kind": "ragged", "rows": rows})
 
 

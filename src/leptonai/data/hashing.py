@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .fields import column_of, to_array
+from .fields import column_of, is_raw, to_array
 from .schema import Schema
 
 
@@ -28,9 +28,14 @@ def digest_column(field: pa.Field, values: pa.ChunkedArray) -> str:
             nulls.update(np.flatnonzero(chunk.is_null().to_numpy(zero_copy_only=False)) + start)
         start += len(chunk)
         _update(chunk, column.shape, body, lengths)
-    head = [str(field.type), column.type, list(column.shape or ()), len(values)]
+    head = [_storage(field.type), column.type, list(column.shape or ()), len(values)]
     parts = [json.dumps(head).encode(), nulls.digest(), lengths.digest(), body.digest()]
     return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def _storage(storage: pa.DataType) -> str:
+    """The type's name without the names of inner fields, which mean nothing."""
+    return f"{storage.value_type}[{storage.list_size}]" if is_raw(storage) else str(storage)
 
 
 def _update(chunk: pa.Array, shape: tuple[int, ...] | None, body, lengths) -> None:

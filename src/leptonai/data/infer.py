@@ -7,6 +7,7 @@ be overridden (`types={"zip": "category"}`), and a column that has no value at a
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 
 import pyarrow as pa
@@ -60,7 +61,7 @@ def typed(table: pa.Table, types: Mapping[str, str] | None = None) -> pa.Table:
     for field, values in zip(table.schema, table.columns, strict=True):
         known = column_of(field)
         if known and types.get(field.name, known.type) == known.type:
-            column, values = known, values  # noqa: PLW0127
+            column, values = check_known(known, values)
         else:
             column, values = interpret(field.name, values, types.get(field.name))
         if column.name == SPLIT:
@@ -68,6 +69,18 @@ def typed(table: pa.Table, types: Mapping[str, str] | None = None) -> pa.Table:
         fields.append(field_of(column, values.type))
         arrays.append(values)
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def check_known(column: Column, values: pa.ChunkedArray) -> tuple[Column, pa.ChunkedArray]:
+    """A column that says what it is: its values in the canonical Arrow type, its shape if they have it."""
+    values = convert(column.name, values, column.type)
+    if is_raw(values.type) and math.prod(column.shape or ()) != values.type.list_size:
+        raise InvalidInput(
+            f"column {column.name!r} does not have the shape that it says",
+            received=f"{values.type.list_size} numbers a row",
+            expected=f"shape {column.shape}",
+        )
+    return column, values
 
 
 def flatten(table: pa.Table) -> pa.Table:
@@ -184,10 +197,11 @@ def _convert(values: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
         if pa.types.is_integer(storage):
             raise pa.ArrowTypeError("whether these are seconds or days cannot be told")
         return values.cast(pa.timestamp("us"), safe=_is_string(storage))
-    if kind == "tensor" and is_raw(storage):
-        return values
-    if kind in ("image", "audio") and (_is_binary(storage) or (kind == "image" and is_raw(storage))):
-        return values if is_raw(storage) or storage == pa.binary() else values.cast(pa.binary())
+    if kind in ("tensor", "image") and is_raw(storage):
+        # Files may name the inner field as they like; ours is always the same.
+        return values.cast(pa.list_(storage.value_type, storage.list_size))
+    if kind in ("image", "audio") and _is_binary(storage):
+        return values if storage == pa.binary() else values.cast(pa.binary())
     raise pa.ArrowTypeError(f"{storage} cannot be {kind}")
 
 

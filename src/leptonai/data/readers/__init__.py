@@ -60,13 +60,15 @@ def _read_tree(tree: Tree, types: Mapping[str, str], encoding: str | None, progr
     """A folder or zip: idx files, images, sounds, class folders of texts, or tables of one format."""
     if any(idx.is_idx(name) for name in tree.names):
         return idx.read_tree(tree)
-    media = folders.read_media(tree, progress)
-    if media is not None:
-        return media
     found: dict[str, list[str]] = {}
     for name in tree.names:
         if (kind := format_of(name)[0]) in TABULAR.values():
             found.setdefault(kind, []).append(name)
+    media = folders.read_media(tree, progress)
+    if media is not None:
+        listed = [name for kind, names in found.items() if kind != "text" for name in names]
+        tables_beside = [_read_file(member_source(tree, name), types, encoding) for name in listed]
+        return folders.join_facts(media, tables_beside)
     for kind in ("parquet", "arrow", "csv", "tsv", "jsonl", "npz", "json"):
         if kind in found:
             return _read_tables(tree, found[kind], types, encoding)

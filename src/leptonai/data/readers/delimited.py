@@ -53,7 +53,7 @@ def read(source: Source, types: Mapping[str, str], encoding: str | None = None) 
 
 
 def _parse(source: Source, encoding: str, delimiter: str, types: dict[str, pa.DataType], newlines: bool) -> pa.Table:
-    with source.open() as file:
+    with source.native() as file:
         return pyarrow.csv.read_csv(
             file,
             read_options=pyarrow.csv.ReadOptions(encoding=encoding, block_size=4 << 20),

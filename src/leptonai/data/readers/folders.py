@@ -44,6 +44,32 @@ def read_media(tree: Tree, progress: Progress) -> pa.Table | None:
     return _with_places(names, field_of(Column(kind, kind), pa.binary()), _contents(tree, names, kind, progress))
 
 
+def join_facts(media: pa.Table, tables: list[pa.Table]) -> pa.Table:
+    """Columns of a table that lies beside the files and names each of them (`metadata.csv`, `pairs.jsonl`), joined to the files.
+
+    A table that does not name every file once is about something else and is left out.
+    """
+    files = media.column("file").to_pylist()
+    for table in tables:
+        for key in (field.name for field in table.schema if pa.types.is_string(field.type)):
+            listed = {name: row for row, name in enumerate(table.column(key).to_pylist())}
+            for named in (files, [PurePosixPath(file).name for file in files]):
+                if len(listed) != table.num_rows or not all(name in listed for name in named):
+                    continue
+                facts = table.take(pa.array([listed[name] for name in named], pa.int64()))
+                for name in facts.column_names:
+                    if name != key and name not in ("image", "audio", "file"):
+                        place = media.schema.get_field_index(name)
+                        field = facts.schema.field(name)
+                        media = (
+                            media.set_column(place, field, facts.column(name))
+                            if place >= 0
+                            else media.append_column(field, facts.column(name))
+                        )
+                return media
+    return media
+
+
 def read_texts(tree: Tree) -> pa.Table:
     """Texts in class folders: one row per file, with its label. Texts without: one row per line, with its file."""
     names = files_of(tree, {".txt"})
@@ -75,6 +101,9 @@ def _places(name: str) -> tuple[str | None, str | None]:
 
 def _with_places(names: list[str], field: pa.Field, contents: pa.ChunkedArray) -> pa.Table:
     parts, labels = zip(*(_places(name) for name in names), strict=True)
+    if len(set(labels)) == 1:
+        # One folder for all is where the files lie, not what they are.
+        labels = (None,) * len(names)
     fields, columns = (
         [field, pa.field("file", pa.string(), metadata={b"lepton.type": b"text"})],
         [contents, pa.array(names, pa.string())],

@@ -7,7 +7,7 @@ import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ...base.errors import InvalidInput, Refused
 from ..archive import Tree
@@ -32,10 +32,18 @@ class Source:
     format: str
     begin: Callable[[], BinaryIO]
     packed: str = ""
+    path: Path | None = None
+    """Where the file lies by itself, so that Arrow's own readers can open it without Python between."""
 
     def open(self) -> BinaryIO:
         file = self.begin()
         return PACKED[self.packed](file) if self.packed else file
+
+    def native(self) -> Any:
+        """For pyarrow: its own file where that is possible, a Python file elsewhere."""
+        import pyarrow as pa
+
+        return pa.OSFile(str(self.path)) if self.path is not None and not self.packed else self.open()
 
 
 def format_of(name: str) -> tuple[str, str]:
@@ -62,7 +70,7 @@ def is_pickle(head: bytes) -> bool:
 
 def file_source(path: Path) -> Source:
     kind, packed = format_of(path.name)
-    return _checked(Source(path.name, kind, lambda: open(path, "rb"), packed))
+    return _checked(Source(path.name, kind, lambda: open(path, "rb"), packed, path))
 
 
 def member_source(tree: Tree, name: str) -> Source:

@@ -18,7 +18,7 @@ from .sources import Source, refused_pickle
 
 def read_parquet(source: Source) -> pa.Table:
     try:
-        with source.open() as file:
+        with source.native() as file:
             return pyarrow.parquet.read_table(file)
     except (pa.ArrowInvalid, OSError) as error:
         raise _damaged(source, "Parquet", error) from error
