@@ -51,6 +51,7 @@ class TrainResult:
     metrics: dict[str, dict[str, float]]
     recipe: Recipe
     plan: Plan = field(repr=False)
+    began: float = field(repr=False)
     seconds: float = 0.0
 
 
@@ -60,21 +61,27 @@ def train(recipe: Recipe, home: Home | None = None, *, resume: str | None = None
     An unfinished run of the same recipe on the same data is continued, and ends with the weights it would have had; `resume`: the id
     of such a run. Raises InvalidInput or NotFound for what cannot be trained; Diverged if the loss is lost before any evaluation.
     """
-    began, home = time.monotonic(), home or Home.current()
+    result = learn(recipe, home, resume=resume)
+    publish(result)
+    return result
+
+
+def learn(
+    recipe: Recipe, home: Home | None = None, *, began: float | None = None, resume: str | None = None
+) -> TrainResult:
+    """Train without publishing. `began`: when the time budget did (time.monotonic()), if that was before this call."""
+    began, home = time.monotonic() if began is None else began, home or Home.current()
     plan = make_plan(recipe, home)
     check_early_stop(plan)
     run = open_run(plan, home, began, resume)
     try:
         network, metrics = fit_network(plan, run)
-        model = make_model(plan, run, network, metrics)
-        result = TrainResult(run, model, None, metrics, plan.recipe, plan)
-        publish(result)
-    except Diverged as error:
+    except LeptonError as error:
         run.record.event(str(error))
         run.finish("failed")
         raise
-    result.seconds = time.monotonic() - began
-    return result
+    model = make_model(plan, run, network, metrics)
+    return TrainResult(run, model, None, metrics, plan.recipe, plan, began)
 
 
 def resumable(run_id: str, home: Home) -> Recipe:
@@ -91,7 +98,7 @@ def resumable(run_id: str, home: Home) -> Recipe:
     return parse_recipe((folder / "recipe.yaml").read_text(), f"{run_id}/recipe.yaml")
 
 
-def open_run(plan: Plan, home: Home, began: float, resume: str | None) -> Run:
+def open_run(plan: Plan, home: Home, began: float | None = None, resume: str | None = None) -> Run:
     """The run to continue if there is one with this recipe and these rows, or a new one."""
     recipe, settings = plan.recipe, plan.recipe.train
     name, text = resume or recipe.model_name, recipe.to_yaml(defaults=True)
@@ -100,7 +107,8 @@ def open_run(plan: Plan, home: Home, began: float, resume: str | None) -> Run:
         *(["tensorboard"] if recipe.track.tensorboard else []),
         *(["wandb"] if recipe.track.wandb else []),
     )
-    budget = settings.time_budget and settings.time_budget - (time.monotonic() - began)
+    spent_s = 0.0 if began is None else time.monotonic() - began
+    budget = settings.time_budget and settings.time_budget - spent_s
     gradient = (
         {"accumulate": settings.accumulate, "clip": settings.clip, "ema": settings.ema or None}
         if plan.learns_by_gradient
@@ -123,7 +131,7 @@ def _same_recipe(home: Home, name: str, text: str) -> bool:
     return bool(kept and kept.is_file() and kept.read_text() == text)
 
 
-def fit_network(plan: Plan, run: Run) -> tuple[Any, dict[str, dict[str, float]]]:
+def fit_network(plan: Plan, run: Run, until: str | None = None) -> tuple[Any, dict[str, dict[str, float]]]:
     """The trained network with its best weights, and its metrics on validation and test."""
     columns = plan.dataset.columns([column.name for column in (*plan.task.inputs, plan.task.target)])
     plan.task.label_smoothing = plan.recipe.train.label_smoothing or 0.0
@@ -135,7 +143,7 @@ def fit_network(plan: Plan, run: Run) -> tuple[Any, dict[str, dict[str, float]]]
     if is_learner(network):
         fit_learner(plan, run, network, columns, held)
     else:
-        fit_by_gradient(plan, run, network, columns, held)
+        fit_by_gradient(plan, run, network, columns, held, until)
     metrics = {part: {**rows.measure(network), "rows": rows.rows} for part, rows in held.items()}
     for part, values in metrics.items():
         run.log(named(part, {name: value for name, value in values.items() if name != "rows"}))
@@ -308,3 +316,4 @@ def publish(result: TrainResult) -> None:
         model.manifest = result.entry.manifest
         run.record.data["model"] = result.entry.ref
     run.finish()
+    result.seconds = time.monotonic() - result.began
