@@ -1,8 +1,10 @@
-"""Lengths of training: `5 epochs`, `1000 steps`, `60 seconds`, `90s`, `5m`, `1h`. Owns how they are written and read."""
+"""Lengths of training, `5 epochs`, `1000 steps`, `60 seconds`, `90s`, `5m`, `1h`, and the clock that keeps to one."""
 
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,3 +62,44 @@ def seconds(text: str | int | float) -> float:
     if span.unit != "seconds":
         raise InvalidInput("this is not a time", received=text, expected="'60 seconds', '5m' or '1h'")
     return span.value
+
+
+class Clock:
+    """The time that a run has taken, in all its processes, and how long one more step would take.
+
+    `limit_s`: what it may take (None: any). `reserve_s`: what is left of that for the caller. `tick` reads the clock, once a step.
+    """
+
+    def __init__(self) -> None:
+        self.earlier_s = self.reserve_s = self.save_s = 0.0
+        self.limit_s: float | None = None
+        self.now = self._began = time.monotonic()
+        self._step_s = 0.0
+
+    @property
+    def elapsed_s(self) -> float:
+        return self.earlier_s + time.monotonic() - self._began
+
+    def start(self, limits: Iterable[float | None]) -> None:
+        """A loop begins, which the least of `limits` ends."""
+        self.limit_s = min((limit for limit in limits if limit is not None), default=None)
+        self.now, self._step_s = time.monotonic(), 0.0
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        self._step_s = max(now - self.now, 0.9 * self._step_s)  # as slow as the slowest of late
+        self.now = now
+
+    def is_late(self) -> bool:
+        """Whether one more step and the last checkpoint would take longer than there is."""
+        if self.limit_s is None:
+            return False
+        return self._ticked_s + self._step_s + self.save_s + self.reserve_s > self.limit_s
+
+    def progress(self) -> float:
+        """The share of the time that is used; 0 without a limit."""
+        return 0.0 if self.limit_s is None else self._ticked_s / max(self.limit_s - self.reserve_s, 1e-9)
+
+    @property
+    def _ticked_s(self) -> float:
+        return self.earlier_s + self.now - self._began

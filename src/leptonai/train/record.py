@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -64,6 +65,7 @@ class RunRecord:
             "status": "running",
             "trained": False,
             "pid": os.getpid(),
+            "session": secrets.token_hex(8),
             "host": platform.node(),
             "settings": dict(settings),
         }
@@ -75,6 +77,11 @@ class RunRecord:
     def write(self, **changes: Any) -> None:
         self.data.update(changes, updated_at=timestamp())
         write_atomic(self.folder / "run.json", json.dumps(self.data, indent=1, ensure_ascii=False, default=str))
+
+    def is_ours(self) -> bool:
+        """Whether the folder is still this object's: a notebook's cell that is run again makes another Run of it."""
+        path = self.folder / "run.json"
+        return path.is_file() and read_run(self.folder).get("session") == self.data["session"]
 
     def event(self, sentence: str) -> None:
         self.data["events"].append({"at": timestamp(), "event": sentence})

@@ -26,9 +26,9 @@ import torch
 from ..base.errors import Conflict, DiskFull, InvalidInput
 from ..base.home import Home
 from ..base.progress import Progress
-from .budget import Span, seconds
-from .buffer import MetricBuffer
+from .budget import Clock, Span, seconds
 from .checkpoint import CheckpointStore
+from .journal import Journal
 from .optim import check_positive
 from .parts import Parts
 from .precision import DTYPES, check_precision
@@ -68,7 +68,7 @@ class Run:
         track: Sequence[str] = ("jsonl", "tensorboard"),
         time_budget: str | float | None = None,
     ):
-        self._began = self._now = time.monotonic()
+        self._clock = Clock()
         self.home, self.seed, self.precision = (
             home or Home.current(),
             check_whole("seed", seed, 0),
@@ -83,8 +83,6 @@ class Run:
             )
         self.checkpoint_every, self._track = Span.parse(checkpoint_every), check_trackers(track)
         self.time_budget_s = None if time_budget is None else seconds(time_budget)
-        self.reserve_s = 0.0
-        """Seconds of the time budget that the loop leaves for what comes after it."""
         self.state: dict[str, Any] = {}
         """The caller's own state, kept in every checkpoint: numbers, text, tensors, and dicts and lists of them."""
         self.stop_reason: str | None = None
@@ -95,7 +93,7 @@ class Run:
         """Whether this batch is the last of its epoch: the place to evaluate."""
         settings = {"seed": seed, "precision": precision, "accumulate": accumulate, "clip": clip, "ema": ema}
         self.record = RunRecord.open(name, self.home, settings, resume)
-        self._metrics, self._trackers, self._stops = MetricBuffer(), [], {}
+        self._journal = Journal(self._open_trackers)
         self._progress: Progress | None = None
         self._boundary, self._group, self._looping = True, 1, False
         self._store = CheckpointStore(self.folder / "checkpoints", keep, self._warn)
@@ -110,15 +108,19 @@ class Run:
         seed_everything(stream(self.seed, "init"))
         self._store.clear_unfinished()
         checkpoint = self._store.newest()
-        self._earlier_s, self._saved_step, self._random, self._read_from = 0.0, 0, None, None
+        self._saved_step, self._random, self._read_from = 0, None, None
         if checkpoint is None:
             return {}
         saved, cursor = checkpoint.parts, checkpoint.parts["cursor"]
         self.step, self.epoch, self.batch = cursor["step"], cursor["epoch"], cursor["batch"]
-        self._earlier_s, self._read_from, self.stop_reason = cursor["elapsed_s"], cursor["loader"], cursor["stopped"]
+        self._clock.earlier_s, self._read_from, self.stop_reason = (
+            cursor["elapsed_s"],
+            cursor["loader"],
+            cursor["stopped"],
+        )
         self._saved_step, self._random = self.step, RandomState(**saved["random"])
-        self.state, self._metrics.last = saved["state"], saved["metrics"]
-        self._stops = {name: EarlyStop(**state) for name, state in saved["stops"].items()}
+        self.state, self._journal.last = saved["state"], saved["metrics"]
+        self._journal.stops = {name: EarlyStop(**state) for name, state in saved["stops"].items()}
         self._say(f"run {self.id}: continuing after step {self.step}")
         self.record.event(f"continued after step {self.step}")
         return saved
@@ -136,22 +138,28 @@ class Run:
     @property
     def elapsed_s(self) -> float:
         """Time since the run was made, in all its processes."""
-        return self._earlier_s + time.monotonic() - self._began
+        return self._clock.elapsed_s
+
+    @property
+    def reserve_s(self) -> float:
+        """Seconds of the time budget that the loop leaves for what comes after it."""
+        return self._clock.reserve_s
+
+    @reserve_s.setter
+    def reserve_s(self, value: float) -> None:
+        self._clock.reserve_s = value
 
     @property
     def progress(self) -> float:
         """How much of the training is done, in [0, 1], at the middle of this step: by steps, or by time where that is further."""
-        done = max(0.0, self.step - 0.5) / self._last_step if self._last_step else 0.0
-        if self._limit_s is not None:
-            time_s = self._earlier_s + self._now - self._began
-            done = max(done, time_s / max(self._limit_s - self.reserve_s, 1e-9))
-        return min(1.0, done)
+        by_steps = max(0.0, self.step - 0.5) / self._last_step if self._last_step else 0.0
+        return min(1.0, max(by_steps, self._clock.progress()))
 
     @property
     def metrics(self) -> dict[str, float]:
         """The last value of everything that was logged."""
         self._flush()
-        return dict(self._metrics.last)
+        return dict(self._journal.last)
 
     # The loop
 
@@ -206,12 +214,10 @@ class Run:
         """Fix what every step is compared with."""
         self._source, self._per_epoch = source, len(source)
         self._last_step = until.steps(self._per_epoch)
-        limits = [until.value if until.unit == "seconds" else None, self.time_budget_s]
-        self._limit_s = min((limit for limit in limits if limit is not None), default=None)
+        self._clock.start([until.value if until.unit == "seconds" else None, self.time_budget_s])
         self._save_steps = self.checkpoint_every.steps(self._per_epoch)
-        self._now = self._saved_at = time.monotonic()
-        self._step_s = self._save_s = 0.0
-        left_s = None if self._limit_s is None else self._limit_s - self.elapsed_s
+        self._saved_at = self._clock.now
+        left_s = None if self._clock.limit_s is None else self._clock.limit_s - self.elapsed_s
         self._progress = Progress(self.id, self._last_step, done=self.step, seconds_total=left_s)
 
     def _is_over(self) -> bool:
@@ -220,12 +226,7 @@ class Run:
             return False
         if self._last_step is not None and self.step >= self._last_step:
             return True
-        return self.stop_reason is not None or (self._limit_s is not None and self._is_late())
-
-    def _is_late(self) -> bool:
-        """Whether one more step, as slow as the slowest of late, and the last checkpoint would take longer than there is."""
-        done_s = self._earlier_s + self._now - self._began
-        return done_s + self._step_s + self._save_s + self.reserve_s > self._limit_s
+        return self.stop_reason is not None or self._clock.is_late()
 
     def _before_step(self) -> None:
         self.step += 1
@@ -244,15 +245,13 @@ class Run:
         self._group, self._boundary = last - first + 1, self.batch == last
 
     def _after_step(self) -> None:
-        now = time.monotonic()
-        self._step_s = max(now - self._now, 0.9 * self._step_s)
-        self._now = now
-        if self._metrics.is_full:
+        self._clock.tick()
+        if self._journal.is_full:
             self._flush()
         if self.epoch_ends:
             self.epoch, self.batch = self.epoch + 1, 0
-        if now >= self._progress.due_at:
-            self._progress.show(self.step, self._metrics.shown())
+        if self._clock.now >= self._progress.due_at:
+            self._progress.show(self.step, self._journal.shown())
         if self._boundary:
             if self._signals.received:
                 self._leave(self._signals.received)
@@ -261,7 +260,7 @@ class Run:
 
     def _save_is_due(self) -> bool:
         if self._save_steps is None:
-            return self._now - self._saved_at >= self.checkpoint_every.value
+            return self._clock.now - self._saved_at >= self.checkpoint_every.value
         return self.step - self._saved_step >= self._save_steps
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -281,13 +280,9 @@ class Run:
 
     def log(self, values: Mapping[str, float | torch.Tensor] | None = None, /, **more: float | torch.Tensor) -> None:
         """Note values of this step. Tensors are read later, many at a time; each line has the means since the one before."""
-        values = more if values is None else {**values, **more}
-        self._metrics.add(self.step, self.epoch, values)
-        for name, stop in self._stops.items():
-            if name in values:
-                stop.see(float(values[name]), self.step)
-                if stop.exhausted:
-                    self.stop_reason = stop.reason()
+        reason = self._journal.add(self.step, self.epoch, more if values is None else {**values, **more})
+        if reason is not None:
+            self.stop_reason = reason
 
     def log_at(self, step: int, values: Mapping[str, float]) -> None:
         """Write values of `step` now: for a loop that is not ours (Keras, scikit-learn)."""
@@ -297,45 +292,40 @@ class Run:
 
     def stop_if(self, metric: str, patience: int, mode: str = "min") -> EarlyStop:
         """End the loop when `metric`, as logged, has not improved `patience` times in a row. Resumes with its count."""
-        return self._stops.setdefault(metric, EarlyStop(metric, patience, mode))
+        return self._journal.stops.setdefault(metric, EarlyStop(metric, patience, mode))
 
     def stop(self, reason: str) -> None:
         """End the loop after this step."""
         self.stop_reason = reason
 
     def _flush(self) -> None:
-        for step, epoch, values in self._metrics.flush():
-            extra = {"epoch": epoch, "elapsed_s": round(self.elapsed_s, 3), **self._parts.learning_rate()}
-            for tracker in self._opened():
-                tracker.write(step, {**values, **extra})
+        self._journal.flush({"elapsed_s": round(self.elapsed_s, 3), **self._parts.learning_rate()})
 
-    def _opened(self) -> list[Tracker]:
-        if not self._trackers:
-            about = self.record.data
-            self._trackers = open_trackers(self._track, self.folder, about["name"], about["settings"], self._saved_step)
-        return self._trackers
+    def _open_trackers(self) -> list[Tracker]:
+        about = self.record.data
+        return open_trackers(self._track, self.folder, about["name"], about["settings"], self._saved_step)
 
     # Saving, and ends
 
     def save(self) -> None:
         """Write a checkpoint. The loop does so by itself; it must lie between an optimizer step and the next batch."""
-        began = time.monotonic()
+        began_s = self.elapsed_s
         self._flush()
-        for tracker in self._opened():
-            tracker.sync()
+        self._journal.sync()
         cursor = {"step": self.step, "epoch": self.epoch, "batch": self.batch, "elapsed_s": self.elapsed_s}
-        stops = {name: stop.state() for name, stop in self._stops.items()}
+        stops = {name: stop.state() for name, stop in self._journal.stops.items()}
         run = {
             "cursor": {**cursor, "loader": self._source.fingerprint(), "stopped": self.stop_reason},
             "random": vars(RandomState.capture()),
             "state": self.state,
-            "metrics": self._metrics.last,
+            "metrics": self._journal.last,
             "stops": stops,
         }
         path = self._store.save(self.step, {**self._parts.saved(), **run})
-        self._saved_step, self._saved_at = self.step, time.monotonic()
-        self._save_s = max(self._save_s, self._saved_at - began)
-        self.record.write(step=self.step, epoch=self.epoch, metrics=self._metrics.last, checkpoint=path.name)
+        self._saved_step = self.step
+        self._clock.save_s = max(self._clock.save_s, self.elapsed_s - began_s)
+        self.record.write(step=self.step, epoch=self.epoch, metrics=self._journal.last, checkpoint=path.name)
+        self._saved_at = time.monotonic()
 
     def _restore_random(self) -> None:
         """Put the generators where the checkpoint had them, once its place in the epoch is found."""
@@ -364,9 +354,9 @@ class Run:
     def _leave(self, number: int) -> None:
         """A signal: save, say how to go on, and exit as a shell expects."""
         self.save()
-        self._close_trackers()
+        self._journal.close()
         self.record.write(status="stopped")
-        self._progress.show(self.step, self._metrics.shown(), last=True)
+        self._progress.show(self.step, self._journal.shown(), last=True)
         self._say(
             f"run {self.id}: stopped by {EXITS[number]} at step {self.step}, saved. Run the same command again to continue."
         )
@@ -377,7 +367,7 @@ class Run:
         self._looping = False
         if self._saved_step != self.step:
             self.save()
-        self._progress.show(self.step, self._metrics.shown(), last=True)
+        self._progress.show(self.step, self._journal.shown(), last=True)
         if self.stop_reason:
             self._say(f"run {self.id}: ended at step {self.step}: {self.stop_reason}")
         self.record.write(trained=True, stop_reason=self.stop_reason)
@@ -386,18 +376,13 @@ class Run:
         """Close the run's files and say how it ended: `finished`, `stopped` or `failed`. Comes by itself when the process ends."""
         atexit.unregister(self._at_exit)
         self._flush()
-        self._close_trackers()
+        self._journal.close()
         self._parts.release()
-        self.record.write(status=status, step=self.step, epoch=self.epoch, metrics=self._metrics.last)
+        self.record.write(status=status, step=self.step, epoch=self.epoch, metrics=self._journal.last)
         self.record.close()
 
-    def _close_trackers(self) -> None:
-        for tracker in self._trackers:
-            tracker.close()
-        self._trackers = []
-
     def _at_exit(self) -> None:
-        if not self.folder.is_dir():
+        if not self.record.is_ours():
             return
         # sys.last_value is what ended the process, if an exception did. A loop left by `break` or an exit can be continued.
         failed = getattr(sys, "last_value", None) is not None
