@@ -118,8 +118,7 @@ def summarize(result: TrainResult) -> None:
     """What was learned from how much, how well, where it is, and what to type next."""
     plan, metrics = result.plan, result.metrics
     rows = ", ".join(f"{len(numbers):,} {part}" for part, numbers in plan.parts.items() if len(numbers))
-    click.echo(f"
-{plan.task.name}, network {plan.kind}, {plan.dataset.ref}: {rows} rows")
+    click.echo(f"\n{plan.task.name}, network {plan.kind}, {plan.dataset.ref}: {rows} rows")
     print_table(("metric", *metrics), metric_rows(metrics))
     if result.run.stop_reason:
         click.echo(f"Ended early: {result.run.stop_reason}.")
