@@ -1,3 +1,4 @@
+# ruff: noqa: F811  (fixtures that come from another folder)
 """`lep serve` and `lep feedback` as a person types them: real processes, one sentence for each mistake."""
 
 import json

@@ -144,7 +144,7 @@ def test_429_was_not_started_and_is_tried_again():
 
 def test_what_may_have_been_started_is_not_tried_again():
     url, requests = server_of(b"", b"")
-    with pytest.raises(Unavailable, match="connection to .* failed"):
+    with pytest.raises(Unavailable, match=r"connection to .* failed"):
         la.Client(url).predict({"a": 1})
     assert len(requests) == 1
 
