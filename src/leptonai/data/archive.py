@@ -55,6 +55,8 @@ def open_tree(path: Path) -> Tree:
     if path.is_dir():
         names = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
         archive = None
+        if len(names) == 1 and names[0].lower().endswith(".zip"):
+            return open_tree(path / names[0])
     else:
         try:
             archive = zipfile.ZipFile(path)

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,16 +53,17 @@ class Ragged:
 
     def strings(self, rows: np.ndarray | Sequence[int] | None = None) -> list[str | None]:
         """The texts of `rows` (all, if None) in that order; None for a null."""
-        array = self.arrow()
+        array = self.arrow
         return (array if rows is None else array.take(pa.array(np.asarray(rows, np.int64)))).to_pylist()
 
-    def arrow(self, binary: bool = False) -> pa.Array:
-        """The same memory as an Arrow large_string (or large_binary) array."""
+    @cached_property
+    def arrow(self) -> pa.Array:
+        """The same memory as an Arrow large_string array."""
         validity = None
         if self.nulls is not None:
             validity = pa.py_buffer(np.packbits(~np.asarray(self.nulls), bitorder="little"))
         buffers = [validity, pa.py_buffer(self.offsets), pa.py_buffer(self.data)]
-        return pa.Array.from_buffers(pa.large_binary() if binary else pa.large_string(), len(self), buffers)
+        return pa.Array.from_buffers(pa.large_string(), len(self), buffers)
 
 
 class Columns(Mapping[str, "np.ndarray | Ragged"]):
@@ -109,18 +111,18 @@ class Columns(Mapping[str, "np.ndarray | Ragged"]):
 
     def _open(self, key: str, build: Callable[[Path], None]) -> np.ndarray | Ragged:
         folder = self.dataset.home.cache / "columns" / f"{key}-{LAYOUT}"
-        if folder.is_dir() and (opened := open_folder(folder)) is not None:
-            return opened
-        # Cut short or edited: what is a cache can be made again.
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.is_dir():
+            if (opened := open_folder(folder)) is not None:
+                return opened
+            # Cut short or edited: what is a cache can be made again.
+            shutil.rmtree(folder)
         try:
             with folder_atomic(folder) as temporary:
                 build(temporary)
-        except (FileExistsError, OSError) as error:
+        except OSError:
             # Another builder was first; its folder holds the same bytes.
             if not folder.is_dir():
                 raise
-            del error
         opened = open_folder(folder)
         assert opened is not None, folder
         return opened

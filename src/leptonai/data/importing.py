@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,9 +38,8 @@ def import_data(
 
     home = home or Home.current()
     store = Store(name, home)
-    started = time.time()
     table = read_source(source, types, encoding=encoding, progress=progress)
-    lineage = {"kind": "import", "source": describe(source), "read_s": round(time.time() - started, 3)}
+    lineage = {"kind": "import", "source": describe(source)}
     return put(store, table, description=description, lineage=lineage, progress=progress)
 
 

@@ -228,9 +228,14 @@ def known_parts(column: Column, values: pa.ChunkedArray) -> tuple[Column, pa.Chu
     if not all(value is None or value.lower() in PARTS for value in distinct):
         return column, values
     ours = [None if value is None else PARTS[value.lower()] for value in distinct]
-    if ours != distinct:
+    # A row that is in no part is for training.
+    if ours != distinct or None in ours:
         values = pa.chunked_array(
-            [pa.array(ours, pa.string()).take(pc.index_in(values.combine_chunks(), pa.array(distinct)))]
+            [
+                pa.array([part or "train" for part in ours], pa.string()).take(
+                    pc.index_in(values.combine_chunks(), pa.array(distinct, values.type))
+                )
+            ]
         )
     return Column(column.name, "text"), values
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .fields import is_raw, to_array
-from .schema import Column
+from .schema import SPLIT, Column
 
 BINS = 20
 TOP = 10
@@ -38,7 +38,7 @@ def profile_column(column: Column, values: pa.ChunkedArray) -> dict[str, Any]:
             "true": trues,
             "false": len(values) - values.null_count - trues,
         }
-    if column.type == "category":
+    if column.type == "category" or column.name == SPLIT:
         return profile | _top(values)
     if column.type == "text":
         return profile | _text(values)
@@ -59,8 +59,12 @@ def _spread(column: Column, values: pa.ChunkedArray) -> dict[str, Any]:
         return profile
     low, high = finite.min(), finite.max()
     # Differences of large integers overflow; float64 is exact enough for a picture.
-    edges = np.linspace(float(low), float(high), BINS + 1)
-    counts = _histogram(finite, float(low), float(high))
+    bins, stop = BINS, float(high)
+    if finite.dtype.kind == "i" and not is_time and int(high) - int(low) < BINS:
+        # Few whole numbers: one bin for each.
+        bins, stop = int(high) - int(low) + 1, float(high) + 1
+    edges = np.linspace(float(low), stop, bins + 1)
+    counts = _histogram(finite, float(low), stop, bins)
     if is_time:
         say = lambda moment: str(np.datetime64(int(moment), "us"))  # noqa: E731
         return profile | {
@@ -79,17 +83,17 @@ def _spread(column: Column, values: pa.ChunkedArray) -> dict[str, Any]:
     }
 
 
-def _histogram(values: np.ndarray, low: float, high: float) -> list[int]:
-    """Counts of BINS equal bins. Several times faster than np.histogram, which checks every edge."""
+def _histogram(values: np.ndarray, low: float, high: float, bins: int = BINS) -> list[int]:
+    """Counts of equal bins. Several times faster than np.histogram, which checks every edge."""
     if high <= low:
-        return [len(values), *[0] * (BINS - 1)]
+        return [len(values), *[0] * (bins - 1)]
     with np.errstate(over="ignore", invalid="ignore"):
-        scale = BINS / (high - low)
+        scale = bins / (high - low)
         if not np.isfinite(scale) or scale == 0:
-            return np.histogram(values / 2**64, BINS)[0].tolist()
+            return np.histogram(values / 2**64, bins)[0].tolist()
         places = ((values - low) * scale).astype(np.int32)
-    np.clip(places, 0, BINS - 1, out=places)
-    return np.bincount(places, minlength=BINS).tolist()
+    np.clip(places, 0, bins - 1, out=places)
+    return np.bincount(places, minlength=bins).tolist()
 
 
 def _distinct(numbers: np.ndarray) -> dict[str, Any]:

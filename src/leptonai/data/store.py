@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -89,8 +89,19 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             with open(self.folder / ".lock", "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
+                if not self._is_current(lock):
+                    # The dataset was removed while this writer waited: its lock went with it.
+                    with self.writing():
+                        yield
+                    return
                 self._take_back()
                 yield
+
+    def _is_current(self, lock: IO[str]) -> bool:
+        try:
+            return os.path.samestat(os.fstat(lock.fileno()), os.stat(self.folder / ".lock"))
+        except FileNotFoundError:
+            return False
 
     def _take_back(self) -> None:
         import lance

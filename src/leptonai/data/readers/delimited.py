@@ -24,12 +24,13 @@ NUMBERS = {"number": pa.float64()}
 def read(source: Source, types: Mapping[str, str], encoding: str | None = None) -> pa.Table:
     """The table in `source`; empty fields and NA, NaN, null are missing values."""
     encoding = encoding or detect_encoding(source)
-    header, delimiter = _header(source, encoding)
+    raw, delimiter = _header(source, encoding)
+    # pandas writes its index as a column without a name.
+    header = [name if name.strip() else f"column_{place}" for place, name in enumerate(raw, 1)]
     check_names(header)
     types = check_types(types, header)
-    forced = {name: pa.string() for name, kind in types.items() if kind in STRINGS} | {
-        name: NUMBERS[kind] for name, kind in types.items() if kind in NUMBERS
-    }
+    kinds = dict.fromkeys(STRINGS, pa.string()) | NUMBERS
+    forced = {raw[header.index(name)]: kinds[kind] for name, kind in types.items() if kind in kinds}
     try:
         table = _parse(source, encoding, delimiter, forced, newlines=False)
     except pa.ArrowInvalid as error:
@@ -49,7 +50,7 @@ def read(source: Source, types: Mapping[str, str], encoding: str | None = None) 
             received=", ".join(header),
             fix="Give a file with rows below the header.",
         )
-    return table
+    return table.rename_columns(header)
 
 
 def _parse(source: Source, encoding: str, delimiter: str, types: dict[str, pa.DataType], newlines: bool) -> pa.Table:
