@@ -46,20 +46,21 @@ def write_card(manifest: Manifest, tensors: Mapping[str, TensorInfo] | None = No
 
 
 def front_matter(manifest: Manifest) -> str:
-    head: dict[str, Any] = {"library_name": "lepton", "tags": ["lepton", str(manifest.network["kind"])]}
+    head: dict[str, Any] = {"library_name": "lepton", "tags": ["lepton", plain(manifest.network["kind"])]}
     if manifest.task in KINDS:
         head["pipeline_tag"] = manifest.task
         values = [
-            {"type": name, "name": name, "value": value[0]} for name, value in flat_metrics(manifest.metrics).items()
+            {"type": plain(name), "name": plain(name), "value": value[0]}
+            for name, value in flat_metrics(manifest.metrics).items()
         ]
-        dataset = str(manifest.lineage.get("data") or "unknown")
+        dataset = plain(manifest.lineage.get("data") or "unknown")
         if values:
             result = {
                 "task": {"type": manifest.task},
                 "dataset": {"name": dataset, "type": dataset.split("@")[0]},
                 "metrics": values,
             }
-            head["model-index"] = [{"name": manifest.name or "model", "results": [result]}]
+            head["model-index"] = [{"name": plain(manifest.name or "model"), "results": [result]}]
     return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n\n"
 
 
@@ -96,8 +97,8 @@ def results(manifest: Manifest) -> str:
     metrics = flat_metrics(manifest.metrics)
     if not metrics:
         return "Not measured yet. Measure it with `lep evaluate`."
-    rows = test_rows(manifest.metrics)
-    how = PARTS.get(measured_part(metrics) or "test")
+    rows = rows_measured(manifest.metrics)
+    how = PARTS[measured_part(manifest.metrics) or "test"]
     lines = [f"Measured on {rows:,} rows {how}\n"] if rows else []
     lines += ["| metric | value |", "|---|---|"]
     for name, (value, low, high) in metrics.items():
@@ -168,10 +169,12 @@ def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, tuple[float, float | N
 
 def measured_part(metrics: Mapping[str, Any]) -> str | None:
     """The part of the rows whose metrics are shown, where the metrics are kept by part."""
-    return next((part for part in PARTS if isinstance(metrics.get(part), Mapping)), None)
+    return next(
+        (part for part in PARTS if isinstance(metrics.get(part), Mapping) and set(metrics[part]) - {"rows"}), None
+    )
 
 
-def test_rows(metrics: Mapping[str, Any]) -> int | None:
+def rows_measured(metrics: Mapping[str, Any]) -> int | None:
     part = measured_part(metrics)
     shown = metrics[part] if part else metrics
     for value in (shown.get("rows"), metrics.get("rows"), metrics.get("test_rows")):
