@@ -31,9 +31,9 @@ def document(service: str, served: Served, *, token: bool) -> dict[str, Any]:
     described: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
-            "title": f"{service}: {served.ref}",
+            "title": service,
             "version": served.ref.partition("@")[2] or "1",
-            "description": f"Predictions of a {task.name} model, with feedback. Served by Lepton {__version__}.",
+            "description": f"Predictions of model {served.ref} ({task.name}), with feedback. Served by Lepton {__version__}.",
         },
         "paths": _paths(example_of(row), example_of(prediction), served.ref),
         "components": {"schemas": _schemas(row, prediction, task.classes)},
