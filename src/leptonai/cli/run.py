@@ -112,6 +112,8 @@ def run_script(
     if not imports(script, "tensorflow"):
         # Keras asks for TensorFlow unless it is told otherwise, and Lepton brings torch.
         environment.setdefault("KERAS_BACKEND", "torch")
+    if output.isatty():
+        environment["LEPTON_RUN_TERMINAL"] = "1"
     began = time.monotonic()
     command = [sys.executable, "-m", "leptonai.train.script", str(script), *arguments]
     with open(folder / "log.txt", "ab", buffering=0) as log:
@@ -181,24 +183,33 @@ def follow(command: Sequence[str], environment: dict[str, str], log: IO[bytes], 
     """Run `command`; its output goes to the log and on to ours as it comes. Signals that we get, it gets, once."""
     # At a terminal the script shares our process group: Ctrl-C reaches it from there, and it may read the keyboard.
     shared = sys.stdin is not None and sys.stdin.isatty()
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        process_group=None if shared else 0,
-    )
+    started: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
 
     def forward(number: int, frame: Any) -> None:
-        if not (shared and number == signal.SIGINT):
-            process.send_signal(number)
+        if shared and number == signal.SIGINT:
+            return
+        if started:
+            started[0].send_signal(number)
+        else:
+            early.append(number)
 
     before = {number: signal.signal(number, forward) for number in FORWARDED}
-    pumps = [
-        threading.Thread(target=pump, args=(source, target, log), daemon=True)
-        for source, target in ((process.stdout, output), (process.stderr, sys.stderr.buffer))
-    ]
     try:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            process_group=None if shared else 0,
+        )
+        started.append(process)
+        for number in early:
+            process.send_signal(number)
+        pumps = [
+            threading.Thread(target=pump, args=(source, target, log), daemon=True)
+            for source, target in ((process.stdout, output), (process.stderr, sys.stderr.buffer))
+        ]
         for thread in pumps:
             thread.start()
         status = process.wait()

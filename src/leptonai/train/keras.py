@@ -27,6 +27,8 @@ __all__ = ["Track", "Tracker", "load", "publish"]
 
 Log = Callable[[int, int, Mapping[str, float]], None]
 """Write values at (step, epoch)."""
+TERMINAL = "LEPTON_RUN_TERMINAL"
+"""Set by `lep run` if a person watches."""
 
 
 def Track(run: Run) -> Any:
@@ -106,6 +108,8 @@ class Tracker:
                 else:
                     callbacks = [*(callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]), counter]
                 bound.arguments["callbacks"] = callbacks
+            if bound.arguments.get("verbose", "auto") == "auto" and not os.environ.get(TERMINAL):
+                bound.arguments["verbose"] = 2  # a line an epoch: a bar of backspaces means nothing in a log
             return original(*bound.args, **bound.kwargs)
 
         return fit

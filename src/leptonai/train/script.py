@@ -22,6 +22,10 @@ from ..base.errors import LeptonError
 DATASET = "LEPTON_RUN_DATASET"
 PUBLISH = "LEPTON_RUN_PUBLISH"
 """Name of the model that the script's training becomes; empty: do not publish."""
+WITHOUT_TENSORFLOW = (
+    "TensorFlow is not installed, and Keras 3 runs without it: write `import keras` for `from tensorflow import keras`, "
+    "or install TensorFlow beside Lepton."
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -61,6 +65,8 @@ def execute(script: str, arguments: list[str]) -> int:
         return error.exit_code
     except BaseException as error:
         _print_own_frames(error)
+        if isinstance(error, ModuleNotFoundError) and error.name == "tensorflow":
+            print(WITHOUT_TENSORFLOW, file=sys.stderr)
         return 1
     return 0
 

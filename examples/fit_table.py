@@ -1,0 +1,16 @@
+"""One line for a table: `la.fit` chooses the task and the network, keeps the recipe, and gives a model to predict with.
+
+python examples/fit_table.py
+"""
+
+from sklearn.datasets import load_wine
+
+import leptonai as la
+
+wine = load_wine(as_frame=True)
+table = wine.data.assign(cultivar=[wine.target_names[number] for number in wine.target])
+
+model = la.fit(table, target="cultivar", time_budget="20s")
+
+print(model.predict(table.head(1).to_dict("records")[0]))
+print(model.recipe.to_yaml())
