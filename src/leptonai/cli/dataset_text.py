@@ -16,9 +16,9 @@ BARS = "▁▂▃▄▅▆▇█"
 
 
 def say_version(dataset: Dataset) -> None:
-    parts = f"  ·  {parts(dataset)} (train / validation / test)" if part_counts(dataset) else ""
+    told = f"  ·  {parts(dataset)} (train / validation / test)" if part_counts(dataset) else ""
     click.secho(dataset.ref, bold=True, nl=False)
-    click.echo(f"  {dataset.num_rows:,} rows × {len(dataset.schema)} columns{parts}")
+    click.echo(f"  {dataset.num_rows:,} rows × {len(dataset.schema)} columns{told}")
 
 
 def print_columns(dataset: Dataset) -> None:
