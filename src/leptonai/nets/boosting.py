@@ -136,8 +136,6 @@ class Boosting(Learner):
     def predict(self, inputs: Inputs) -> np.ndarray:
         matrix = self._matrix(inputs)
         threads = 1 if len(matrix) < ONE_THREAD_ROWS else _threads()
-        if not len(matrix):
-            return np.empty((0, self.outputs), np.float32) if self.outputs > 1 else np.empty(0)
         raw = sum(b.predict(matrix, raw_score=True, num_threads=threads) for b in self.boosters) / len(self.boosters)
         if self.outputs == 1:
             return raw

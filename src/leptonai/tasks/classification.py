@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..base.errors import InvalidInput
+from ..base.errors import Corrupt, InvalidInput
 from .labels import Labels
 from .metrics import classification_metrics
 from .task import Task
@@ -33,6 +33,11 @@ class Classification(Task):
 
     def finish(self, raw: np.ndarray) -> np.ndarray:
         raw = np.asarray(raw, np.float64)
+        if not np.isfinite(raw).all():
+            # NaN would leave the server as invalid JSON; only broken weights give it.
+            raise Corrupt(
+                "the network's outputs are not numbers", fix="Train the model again, or serve an earlier version."
+            )
         weights = np.exp(raw - raw.max(1, keepdims=True))
         return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 

@@ -138,6 +138,13 @@ class ImageClassification(Classification):
         row = {"type": "array", "items": cell, "minItems": width, "maxItems": width}
         pixels = {"type": "array", "items": row, "minItems": height, "maxItems": height}
         pixels["description"] = f"Pixels, {shape_text(self.shape)}."
+        flat = {
+            "type": "array",
+            "items": pixel,
+            "minItems": height * width * channels,
+            "maxItems": height * width * channels,
+            "description": "The same pixels in one list, row after row.",
+        }
         encoded: dict[str, Any] = {
             "type": "string",
             "contentEncoding": "base64",
@@ -147,7 +154,7 @@ class ImageClassification(Classification):
         picture = np.full(self.shape, round(sum(self.mean) / len(self.mean)), np.uint8)
         return {
             "type": "object",
-            "properties": {name: {"anyOf": [encoded, pixels] if channels in (1, 3) else [pixels]}},
+            "properties": {name: {"anyOf": [*([encoded] if channels in (1, 3) else []), pixels, flat]}},
             "required": [name],
             "example": {name: png_base64(picture) if channels in (1, 3) else picture.tolist()},
         }

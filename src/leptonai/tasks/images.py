@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import math
 import warnings
 from typing import Any
 
@@ -58,7 +59,7 @@ def decode(data: bytes, shape: Shape, where: str) -> np.ndarray:
 
 
 def read_pixels(value: Any, shape: Shape, where: str) -> np.ndarray:
-    """Nested lists or an array of whole numbers 0…255, (height, width, channels), or (height, width) for one channel."""
+    """Lists or an array of whole numbers 0…255: (height, width, channels), (height, width) for one channel, or all in one row."""
     expected = f"{shape_text(shape)} whole numbers from 0 to 255"
     try:
         pixels = np.asarray(value)
@@ -66,7 +67,8 @@ def read_pixels(value: Any, shape: Shape, where: str) -> np.ndarray:
         raise InvalidInput(f"{where} has rows of different lengths", expected=expected) from None
     if pixels.dtype.kind not in "iuf":
         raise InvalidInput(f"{where} holds what is not a number", received=shorten(repr(value)), expected=expected)
-    if pixels.shape != shape and not (shape[2] == 1 and pixels.shape == shape[:2]):
+    flat = (math.prod(shape),)
+    if pixels.shape not in (shape, flat) and not (shape[2] == 1 and pixels.shape == shape[:2]):
         raise InvalidInput(
             f"{where} has another size",
             received="×".join(map(str, pixels.shape)),

@@ -21,7 +21,8 @@ class Labels:
 
     def __init__(self, classes: Sequence[Label]):
         self.classes = list(classes)
-        self._numbers = {(_kind(label), label): number for number, label in enumerate(self.classes)}
+        # With the type: True and 1 are one key to Python, and two labels to JSON.
+        self._numbers = {(type(label), label): number for number, label in enumerate(self.classes)}
 
     @classmethod
     def fit(cls, column: Any, rows: np.ndarray, name: str) -> Labels:
@@ -52,13 +53,15 @@ class Labels:
 
     def numbers(self, column: Any, rows: np.ndarray | None = None) -> np.ndarray:
         """Class numbers (n,) int64; −1 for a label that was not there in training, or is missing."""
-        kind = _kind(self.classes[0])
+        kind = type(self.classes[0])
         known = {label: number for (_, label), number in self._numbers.items()}
         return np.array([known.get(_as(kind, label), -1) for label in values(column, all_rows(column, rows))], np.int64)
 
     def number(self, label: Any) -> int | None:
         """The class number of a label as a client writes it, its JSON type included; None if it is not one of ours."""
-        return self._numbers.get((_kind(label), label))
+        if not isinstance(label, (bool, int, float, str)):
+            return None
+        return self._numbers.get((type(label), label))
 
     def scores(self, probabilities: np.ndarray) -> list[dict[str, Any]]:
         """One response per row: the likeliest label, its probability, and the probabilities (the ten highest of many)."""
@@ -80,7 +83,7 @@ class Labels:
 
     @property
     def json_type(self) -> str:
-        return {str: "string", bool: "boolean", int: "integer", float: "number"}[_kind(self.classes[0])]
+        return {str: "string", bool: "boolean", int: "integer", float: "number"}[type(self.classes[0])]
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -140,11 +143,6 @@ def missing_target(name: str, rows: list[int], what: str) -> InvalidInput:
         expected=f"{what} in every row",
         fix=f"Fill in or drop the rows without {name!r}, and import the data again.",
     )
-
-
-def _kind(label: Any) -> type:
-    """bool is an int to Python, but not to JSON."""
-    return type(label) if isinstance(label, (bool, int, float, str)) else str
 
 
 def _as(kind: type, label: Any) -> Any:

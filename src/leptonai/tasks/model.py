@@ -34,10 +34,10 @@ class Model:
         """Probabilities (n, classes) float32 or values (n,) float64 of `rows` (None: all), `batch` rows at a time."""
         if rows is None:
             rows = np.arange(count_rows(columns, [column.name for column in self.task.inputs]))
-        # One empty batch for no rows gives an empty result of the right shape.
-        starts = range(0, max(len(rows), 1), batch)
+        starts = range(0, len(rows), batch)
         parts = [self._raw(self.task.encode(columns, rows[start : start + batch]).inputs) for start in starts]
-        return self.task.finish(np.concatenate(parts))
+        nothing = np.empty((0, len(self.task.classes)) if self.task.classes else 0, np.float32)
+        return self.task.finish(np.concatenate(parts) if parts else nothing)
 
     def _raw(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         if is_learner(self.network):
