@@ -30,6 +30,9 @@ MLP_ROWS = 20_000
 # Less than this is not worth starting another candidate for.
 LEAST_S = 2.0
 
+# File names that say nothing of what is in them; the folder's name is taken.
+NO_NAMES = ("train", "training", "data", "dataset", "test", "all")
+
 __all__ = ["fit", "infer_task"]
 
 
@@ -69,7 +72,8 @@ def as_dataset(data: Any, target: str | None, home: Home) -> Dataset:
         path = Path(data).expanduser()
         if isinstance(data, str) and not path.exists() and re.fullmatch(r"[\w.-]+(@\w+)?", data) and not path.suffix:
             return open_dataset(data, home)
-        return import_data(name_of(path.name.split(".")[0]), path, home=home)
+        stem = path.name.split(".")[0]
+        return import_data(name_of(path.absolute().parent.name if stem in NO_NAMES else stem), path, home=home)
     return import_data(name_of(target or "data"), data, home=home)
 
 
@@ -114,7 +118,10 @@ def choose(recipe: Recipe, kinds: list[str], began: float, home: Home) -> TrainR
         results.append(result)
         if len(kinds) > 1:
             say(f"{kind}: {headline(result)} in {time.monotonic() - started:.1f} s")
-    best = max(results, key=score)
+    best = results[0]
+    for result in results[1:]:
+        if is_better(result, best):
+            best = result
     for result in results:
         result.began = began
         if result is not best:
@@ -123,13 +130,19 @@ def choose(recipe: Recipe, kinds: list[str], began: float, home: Home) -> TrainR
     return best
 
 
-def score(result: TrainResult) -> float:
-    """Higher is better. Without validation rows the first candidate is taken."""
+def is_better(result: TrainResult, best: TrainResult) -> bool:
+    """By more than chance on the validation rows: between equals, the earlier candidate is the safer one for tables.
+
+    Chance is half a standard error of an accuracy; of other metrics, 1 % of the value.
+    """
     cls = type(result.plan.task)
-    value = result.metrics.get("validation", {}).get(cls.metric)
-    if value is None:
-        return 0.0
-    return value if cls.higher_is_better else -value
+    values = [one.metrics.get("validation", {}).get(cls.metric) for one in (result, best)]
+    if None in values:
+        return False
+    new, old = values
+    rows = result.metrics["validation"]["rows"]
+    margin = 0.5 * (old * (1 - old) / rows) ** 0.5 if cls.metric == "accuracy" else 0.01 * abs(old)
+    return new - old > margin if cls.higher_is_better else old - new > margin
 
 
 def headline(result: TrainResult) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,7 @@ def make_plan(recipe: Recipe, home: Home) -> Plan:
         if origin
         else cls.plan(dataset, recipe.data.target, recipe.data.inputs, kind)
     )
+    _check_targets(dataset, task.target.name)
     shares = recipe.data.split.model_dump()
     split = split_settings(dataset, shares, task.target.name, labels=_has_labels(task))
     parts = parts_of(dataset, split)
@@ -142,6 +144,22 @@ def _continued(recipe: Recipe, origin: Model, parent: ModelEntry, kind: str, dat
     return task
 
 
+def _check_targets(dataset: Dataset, target: str) -> None:
+    """Raise InvalidInput if a row of any part has no target: nothing can be learned from it, and nothing measured."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = dataset.table([target]).column(target)
+    missing = pc.is_null(values, nan_is_null=pa.types.is_floating(values.type)).to_numpy()
+    rows = np.flatnonzero(missing)
+    if len(rows):
+        raise InvalidInput(
+            f"the target {target!r} is missing in {len(rows):,} of {dataset.num_rows:,} rows, the first: {', '.join(map(str, rows[:5]))}",
+            expected="a value in every row",
+            fix=f"Fill in or drop the rows without {target!r}, and import the data again.",
+        )
+
+
 def _check_known_labels(task: Task, columns: Any, rows: np.ndarray, parent: ModelEntry) -> None:
     """A continued model keeps its classes: a new one would change what clients of the served model receive."""
     truth = task.truth(columns, rows)
@@ -179,6 +197,7 @@ def _resolved(recipe: Recipe, dataset: Dataset, task: Task, kind: str, parent: M
         metric = stop.get("on") or f"validation.{task.metric}"
         train["early_stop"] = {"patience": ANY["early_stop"]["patience"], **stop, "on": metric}
     config = {**options(kind), **recipe.model.options} if parent is None else {}
+    config = json.loads(json.dumps(config))  # as YAML will read it back: lists, not tuples
     model = {**config, "kind": kind, **({"from": parent.ref} if parent else {})}
     data = {"dataset": dataset.ref, "target": task.target.name, "inputs": [column.name for column in task.inputs]}
     publish = None if recipe.publish is None else {"name": recipe.model_name}

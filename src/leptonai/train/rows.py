@@ -50,35 +50,30 @@ def _split(dataset: Dataset, settings: Mapping[str, Any]) -> Parts:
     if dataset.num_rows == 0 or test + validation == 0:
         none = np.empty(0, np.int64)
         return {"train": np.arange(dataset.num_rows), "validation": none, "test": none}
-    codes = (
-        _codes(dataset, settings["stratify"], needed=1 + (test > 0) + (validation > 0))
-        if settings["stratify"]
-        else None
-    )
-    if codes is None:
-        numbers = split_rows(dataset.num_rows, test, validation, seed)
+    if settings["stratify"]:
+        numbers = _split_labels(dataset, settings["stratify"], test, validation, seed)
     else:
-        from ..data.splits import split_stratified
-
-        names = [str(code) for code in range(int(codes.max()) + 1)]
-        numbers = split_stratified(codes, names, test, validation, seed, settings["stratify"])
+        numbers = split_rows(dataset.num_rows, test, validation, seed)
     return {name: np.flatnonzero(numbers == code) for code, name in enumerate(("train", "validation", "test"))}
 
 
-def _codes(dataset: Dataset, column: str, needed: int) -> np.ndarray | None:
-    """Class numbers (n,) for a stratified split; −1 for rows without a label and for classes with too few rows to be in every part.
-
-    Those classes are split by chance, all together. None if nothing is left to stratify by.
-    """
+def _split_labels(dataset: Dataset, column: str, test: float, validation: float, seed: int) -> np.ndarray:
+    """(n,) int8 of parts: every class in every part in its share. A class with too few rows for that is learned from, whole."""
     import pyarrow.compute as pc
 
+    from ..data.splits import TRAIN, split_rows, split_stratified
+
     values = dataset.table([column]).column(column).combine_chunks()
-    codes = pc.fill_null(pc.dictionary_encode(values).indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-    if (codes < 0).all():
-        return None
-    counts = np.bincount(codes[codes >= 0])
-    codes[np.isin(codes, np.flatnonzero(counts < needed))] = -1
-    kept = np.unique(codes[codes >= 0])
-    if not len(kept):
-        return None
-    return np.where(codes >= 0, np.searchsorted(kept, codes), -1)
+    found = pc.fill_null(pc.dictionary_encode(values).indices, -1)
+    codes = found.to_numpy(zero_copy_only=False).astype(np.int64)
+    counts = np.bincount(codes + 1, minlength=2)[1:]
+    rare = np.isin(codes, np.flatnonzero(counts < 1 + (test > 0) + (validation > 0)))
+    kept = np.unique(codes[~rare & (codes >= 0)])
+    numbers = np.full(len(codes), TRAIN, np.int8)
+    if len(kept):
+        codes = np.where(codes >= 0, np.searchsorted(kept, codes), -1)
+        names = [str(code) for code in kept]
+        numbers[~rare] = split_stratified(codes[~rare], names, test, validation, seed, column)
+    elif (~rare).any():
+        numbers[~rare] = split_rows(int((~rare).sum()), test, validation, seed)
+    return numbers

@@ -165,10 +165,10 @@ def fit_learner(plan: Plan, run: Run, network: Any, columns: Any, held: Mapping[
     line = Progress(run.id, None, unit="rounds")
     logged_at = 0.0
 
-    def progress(done: int, most: int, loss: float) -> None:
+    def progress(done: int, most: int, loss: float) -> None:  # `most` is seldom reached: validation stops it before
         nonlocal logged_at
-        line.total, now = most, time.monotonic()
-        if now - logged_at >= 0.1 or done == most:
+        now = time.monotonic()
+        if now - logged_at >= 0.1 and math.isfinite(loss):
             run.log_at(done, {"validation.loss": loss})
             line.show(done, {"loss": loss})
             logged_at = now
@@ -210,6 +210,10 @@ def fit_by_gradient(
         run.log(loss=loss.detach())
         if run.epoch_ends:
             best.see()
+    steps = settings.epochs * len(loader)
+    if until is None and run.step < steps and run.stop_reason is None:
+        run.stop(f"the time budget of {settings.time_budget:g} s ended it at step {run.step:,} of {steps:,}")
+        run.record.write(stop_reason=run.stop_reason)
     best.restore()
 
 
@@ -251,7 +255,7 @@ class Best:
                     received=f"validation.{self.metric}",
                     expected=", ".join(f"validation.{name}" for name in found),
                 )
-            self.run.log(named("validation", found))
+            self.run.log_at(self.run.step, named("validation", found))  # a line of its own, not a mean
             value, best = found[self.metric], self.run.state.get("best")
             if math.isfinite(value) and (best is None or self.sign * value >= self.sign * best["value"]):
                 weights = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
