@@ -56,9 +56,10 @@ class Journal:
     def flush(self, about: Mapping[str, float]) -> None:
         """Write a line for each step at which something was last logged: the means of what was held, and `about`."""
         lines: dict[tuple[int, int], dict[str, float]] = {}
-        for name, held in self._held.items():
-            self.last[name] = lines.setdefault(self._at[name], {})[name] = mean(name, held)
+        all_held, at = self._held, self._at
         self._held, self._at, self.is_full = {}, {}, False
+        for name, held in all_held.items():
+            self.last[name] = lines.setdefault(at[name], {})[name] = mean(name, held)
         for (step, epoch), values in sorted(lines.items()):
             for tracker in self._opened():
                 tracker.write(step, {**values, "epoch": epoch, **about})

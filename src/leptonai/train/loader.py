@@ -122,6 +122,8 @@ class Loader:
         return permutation(self.num_rows, stream(self.seed or 0, "order"), epoch)
 
     def _epoch_views(self, positions: np.ndarray) -> Iterator[Batch]:
+        if not len(positions):
+            return  # torch splits nothing into one empty batch
         whole = self._gather(positions)
         columns = [whole[name].split(self.batch_size) for name in self.names]
         for parts in zip(*columns, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -98,6 +99,7 @@ class Parts:
         """
         step, zero_grad = optimizer.step, optimizer.zero_grad
 
+        @functools.wraps(step)  # keeps the mark by which torch's schedulers know a step they count
         def whole_step(self_: torch.optim.Optimizer, *arguments: Any, **options: Any) -> Any:
             if self._inside_scaler:
                 return step(*arguments, **options)
@@ -161,7 +163,9 @@ class Parts:
         parts: dict[str, Any] = {}
         for kind, objects in (("model", self.models), ("optimizer", self.optimizers), ("scheduler", self.schedulers)):
             for number, part in enumerate(objects):
-                parts[numbered(kind, objects[:number])] = dict(part.state_dict())
+                state = part.state_dict()
+                # A scheduler's state is all its attributes, our `step` on the instance among them.
+                parts[numbered(kind, objects[:number])] = {key: state[key] for key in state if key != "step"}
         for number, average in enumerate(self._averages):
             parts[numbered("ema", self._averages[:number])] = {"weights": average.tensors(), "count": average.count}
         if self._scaler is not None:
