@@ -30,8 +30,9 @@ WITHOUT_TENSORFLOW = (
 
 def main(arguments: list[str]) -> int:
     script, *rest = arguments
-    # Into a pipe Python would write blocks; whoever watches wants lines.
-    sys.stdout.reconfigure(line_buffering=True)
+    # Into a pipe Python would write blocks, or the words of a line one by one; whoever watches wants lines.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, write_through=False)
     watch = _WatchKeras()
     sys.meta_path.insert(0, watch)
     status = execute(script, rest)
