@@ -63,24 +63,27 @@ def _spread(column: Column, values: pa.ChunkedArray) -> dict[str, Any]:
     if finite.dtype.kind == "i" and not is_time and int(high) - int(low) < BINS:
         # Few whole numbers: one bin for each.
         bins, stop = int(high) - int(low) + 1, float(high) + 1
-    edges = np.linspace(float(low), stop, bins + 1)
+    # Halves, because the distance between two float64 may be more than a float64.
+    edges = 2 * np.linspace(float(low) / 2, stop / 2, bins + 1)
     counts = _histogram(finite, float(low), stop, bins)
     if is_time:
-        say = lambda moment: str(np.datetime64(int(moment), "us"))  # noqa: E731
-        return profile | {
-            "min": say(low),
-            "max": say(high),
-            "histogram": {"counts": counts, "edges": [say(edge) for edge in edges]},
-        }
-    mean = float(finite.mean(dtype=np.float64))
-    deviation = float(np.sqrt(max(np.dot(finite - mean, finite - mean) / len(finite), 0.0)))
+        spread = {"counts": counts, "edges": [_moment(edge) for edge in edges]}
+        return profile | {"min": _moment(low), "max": _moment(high), "histogram": spread}
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(finite.mean(dtype=np.float64))
+        apart = finite - mean
+        deviation = float(np.sqrt(np.dot(apart, apart) / len(finite)))
     return profile | {
         "min": low.item(),
         "max": high.item(),
-        "mean": mean,
-        "std": deviation,
+        "mean": mean if np.isfinite(mean) else None,
+        "std": deviation if np.isfinite(deviation) else None,
         "histogram": {"counts": counts, "edges": edges.tolist()},
     }
+
+
+def _moment(microseconds: float) -> str:
+    return str(np.datetime64(int(microseconds), "us"))
 
 
 def _histogram(values: np.ndarray, low: float, high: float, bins: int = BINS) -> list[int]:

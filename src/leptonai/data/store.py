@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -33,12 +34,14 @@ FULL = re.compile(r"os error (28|27|122)\b")
 
 
 def physical(name: str) -> str:
-    """The column's name in the table: Lance gives dots a meaning, so they are kept as %2E."""
-    return name.replace("%", "%25").replace(".", "%2E")
+    """The column's name in the table: Lance gives dots and some names with a leading underscore a meaning, so they are quoted."""
+    quoted = name.replace("%", "%25").replace(".", "%2E")
+    return "%5F" + quoted[1:] if quoted.startswith("_") else quoted
 
 
 def logical(name: str) -> str:
-    return name.replace("%2E", ".").replace("%25", "%")
+    """The inverse of `physical`."""
+    return unquote(name)
 
 
 class Store:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from ...base.errors import InvalidInput, NotFound
+from ...base.errors import Corrupt, InvalidInput, NotFound
 from ..archive import Tree, open_tree
 from ..infer import PARTS
 from . import delimited, documents, folders, idx, objects, tables
@@ -36,6 +37,19 @@ def read(source: Any, types: Mapping[str, str], encoding: str | None, progress: 
 
 
 def _read_file(source: Source, types: Mapping[str, str], encoding: str | None) -> pa.Table:
+    try:
+        return _read_format(source, types, encoding)
+    except (EOFError, zlib.error, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise InvalidInput(
+                f"{source.name} cannot be read ({error.strerror})", fix="Check its permissions."
+            ) from error
+        raise Corrupt(
+            f"{source.name} is cut short or damaged", received=str(error), fix="Download or pack it again."
+        ) from error
+
+
+def _read_format(source: Source, types: Mapping[str, str], encoding: str | None) -> pa.Table:
     match source.format:
         case "csv" | "tsv":
             return delimited.tidy_quoted_numbers(delimited.read(source, types, encoding), types)
