@@ -49,7 +49,7 @@ def test_a_file_of_another_size_is_resized_and_pixels_are_not():
     large = np.full((60, 50, 1), 200, np.uint8)
     assert (read_image(file_of(large), GREY, "row 0") == 200).all()
     with pytest.raises(
-        InvalidInput, match="row 0 has another size: received 60×50×1, expected 6×5 whole.*base64 PNG instead"
+        InvalidInput, match=r"row 0 has another size: received 60×50×1, expected 6×5 whole.*base64 PNG instead"
     ):
         read_image(large.tolist(), GREY, "row 0")
 

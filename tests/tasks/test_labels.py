@@ -35,7 +35,7 @@ def test_labels_keep_their_json_type(values, classes, kind):
 
 
 def test_a_label_seen_once_is_named():
-    with pytest.raises(InvalidInput, match="1 label of 'label' occur in one row only.*'rare'.*at least 2 rows"):
+    with pytest.raises(InvalidInput, match=r"1 label of 'label' occur in one row only.*'rare'.*at least 2 rows"):
         fit(["a", "b", "a", "b", "rare"])
 
 

@@ -70,7 +70,7 @@ def test_a_constant_with_gaps_says_something():
 
 
 def test_no_useful_column_is_an_error_that_says_why():
-    with pytest.raises(InvalidInput, match="no input column can help.*constant: it has the same value"):
+    with pytest.raises(InvalidInput, match=r"no input column can help.*constant: it has the same value"):
         encoder(constant=("number", np.ones(N)))
 
 
@@ -151,7 +151,7 @@ def test_missing_unknown_and_further_values_are_served(table, change):
 
 def test_a_mistyped_column_is_guessed(table):
     row = {("aeg" if key == "age" else key): value for key, value in GOOD.items()}
-    with pytest.raises(InvalidInput, match="row 0 has no 'age'.*Did you mean 'age' by 'aeg'?"):
+    with pytest.raises(InvalidInput, match=r"row 0 has no 'age'.*Did you mean 'age' by 'aeg'?"):
         table.columns_of([row])
 
 

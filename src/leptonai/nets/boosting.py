@@ -10,10 +10,11 @@ import numpy as np
 
 from ..base.errors import Corrupt, InvalidInput
 from .learner import Inputs, Learner, Progress, seconds_left
+from .trees import check_trees
 
 # Below this many rows a second thread costs more than it gains.
 ONE_THREAD_ROWS = 512
-PATIENCE = 100
+PATIENCE = 30
 
 
 class Boosting(Learner):
@@ -28,8 +29,8 @@ class Boosting(Learner):
         numbers: int,
         categories: Sequence[int],
         outputs: int,
-        rounds: int = 3_000,
-        learning_rate: float = 0.05,
+        rounds: int = 1_000,
+        learning_rate: float = 0.1,
         leaves: int = 31,
         min_rows: int = 20,
         columns: float = 0.5,
@@ -165,12 +166,12 @@ class Boosting(Learner):
         for number in range(len(state)):
             text = np.asarray(state[f"booster.{number}"], np.uint8).tobytes()
             try:
-                booster = lgb.Booster(model_str=text.decode())
-            except (lgb.basic.LightGBMError, UnicodeDecodeError) as error:
-                raise Corrupt("the trees of this model cannot be read") from error
-            if booster.num_feature() != self.numbers + len(self.categories):
-                raise ValueError(f"the trees read {booster.num_feature()} columns")
-            boosters.append(booster)
+                check_trees(
+                    text.decode("ascii"), self.numbers + len(self.categories), self.outputs if self.outputs > 2 else 1
+                )
+                boosters.append(lgb.Booster(model_str=text.decode("ascii")))
+            except (lgb.basic.LightGBMError, ValueError, KeyError) as error:
+                raise Corrupt(f"the trees of this model cannot be read ({error})") from error
         self.boosters = boosters
 
 

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..base.errors import Corrupt, InvalidInput, did_you_mean
+from ..base.errors import Corrupt, InvalidInput, did_you_mean, shorten
 from .learner import Learner
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def build(kind: str, config: Mapping[str, Any]) -> Network:
         raise InvalidInput(f"network {kind!r} needs {', '.join(missing)}", received=dict(config))
     try:
         network = network_class(kind)(**config)
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"network {kind!r} cannot be built: {error}", received=dict(config)) from error
+    except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
+        raise InvalidInput(f"network {kind!r} cannot be built: {shorten(str(error))}", received=dict(config)) from error
     network.kind, network.config = kind, dict(config)
     return network
 
@@ -84,6 +84,26 @@ def state_of(network: Network) -> dict[str, np.ndarray]:
     if isinstance(network, Learner):
         return network.state()
     return {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
+
+
+def restore(kind: str, config: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> Network:
+    """The network of a model's files. It is built only if the weights have its shapes: a manifest may ask for any size."""
+    import torch
+
+    if kind != "keras" and issubclass(network_class(kind), torch.nn.Module):
+        with torch.device("meta"):
+            wanted = {name: tuple(tensor.shape) for name, tensor in build(kind, config).state_dict().items()}
+        found = {name: tuple(array.shape) for name, array in state.items()}
+        for name in sorted(wanted.keys() | found.keys()):
+            if wanted.get(name) != found.get(name):
+                raise Corrupt(
+                    f"the weights do not fit network {kind!r}",
+                    received=f"{name} of shape {found.get(name, 'none')}",
+                    expected=f"shape {wanted.get(name, 'none')}",
+                )
+    network = build(kind, config)
+    load_state(network, state)
+    return network
 
 
 def load_state(network: Network, state: Mapping[str, np.ndarray]) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..base.errors import InvalidInput, Refused
-from ..nets.registry import build, is_learner, load_state, state_of
+from ..base.errors import Corrupt, InvalidInput, Refused
+from ..nets.registry import is_learner, restore, state_of
 from .arrays import count_rows
 from .registry import task_class
 from .task import Task
@@ -82,9 +82,11 @@ class Model:
                 f"model {found.manifest.name!r} has a network that Lepton cannot build by itself, and code from a model folder is never run",
                 fix="Load its model.safetensors in your own program, into the network that you trained.",
             )
-        task = task_class(found.manifest.task).from_state(found.manifest.task_state, found.files)
-        network = build(kind, found.manifest.network.get("config", {}))
-        load_state(network, found.tensors)
+        try:
+            task = task_class(found.manifest.task).from_state(found.manifest.task_state, found.files)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise Corrupt(f"the preprocessing of model {found.manifest.name!r} cannot be read ({error!r})") from error
+        network = restore(kind, found.manifest.network.get("config", {}), found.tensors)
         return cls(task, network, found.manifest)
 
     def __repr__(self) -> str:
