@@ -89,7 +89,7 @@ def test_too_much_waiting_is_refused_at_once(gate, monkeypatch):
     assert metrics.waiting.values == {(): 0}
 
 
-def test_a_request_whose_client_left_is_not_computed(gate):
+def test_a_request_that_was_given_up_is_not_computed(gate):
     async def main():
         batcher = Batcher(lambda: gate, Metrics())
         first = batcher.submit([ROW])

@@ -102,7 +102,7 @@ class Batcher:
                 while self.waiting and (not batch or rows + len(self.waiting[0].rows) <= MAX_BATCH_ROWS):
                     item = self.waiting.popleft()
                     self._count(-len(item.rows))
-                    if not item.future.cancelled():  # its client may have gone away while it waited
+                    if not item.future.cancelled():  # its time may have run out while it waited
                         batch.append(item)
                         rows += len(item.rows)
         return batch

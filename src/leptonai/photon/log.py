@@ -170,7 +170,7 @@ class Log:
 
         def settle() -> None:
             for item in work:
-                if item.future.done():  # its client went away
+                if item.future.done():  # its time has run out
                     continue
                 if item.error is not None:
                     item.future.set_exception(item.error)

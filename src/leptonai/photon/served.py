@@ -8,8 +8,11 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from ..base.errors import Conflict, Corrupt, InvalidInput, LeptonError
 from ..base.home import Home
@@ -56,7 +59,7 @@ class Served:
     def task(self) -> Any:
         return self.model.task
 
-    @property
+    @cached_property
     def described(self) -> dict[str, Any]:
         task = self.task
         return {
@@ -65,6 +68,10 @@ class Served:
             "target": _column(task.target),
             "classes": plain(task.classes),
         }
+
+    @cached_property
+    def described_json(self) -> str:
+        return msgspec.json.encode(self.described, order="deterministic").decode()
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """One prediction per row. Raises InvalidInput for rows that the task cannot read."""

@@ -122,8 +122,7 @@ class Service:
 
 
 def _store_request(connection: sqlite3.Connection, served: Served, record: tuple) -> None:
-    described = msgspec.json.encode(served.described, order="deterministic").decode()
-    key = (served.ref, described)
+    key = (served.ref, served.described_json)
     found = connection.execute("SELECT id FROM models WHERE ref = ? AND described = ?", key).fetchone()
     model = (
         found[0] if found else connection.execute("INSERT INTO models (ref, described) VALUES (?, ?)", key).lastrowid
