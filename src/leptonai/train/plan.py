@@ -11,7 +11,7 @@ import numpy as np
 from ..base.errors import InvalidInput, NotFound, did_you_mean
 from ..nets.registry import check_options, network_class, options
 from .recipe import Recipe
-from .rows import Parts, parts_of, split_settings
+from .rows import Parts, carve_validation, parts_of, split_settings
 
 if TYPE_CHECKING:
     from ..base.home import Home
@@ -75,8 +75,9 @@ def make_plan(recipe: Recipe, home: Home) -> Plan:
     )
     _check_targets(dataset, task.target.name)
     shares = recipe.data.split.model_dump()
-    split = split_settings(dataset, shares, task.target.name, labels=_has_labels(task))
-    parts = parts_of(dataset, split)
+    labels = task.target.name if _has_labels(task) else None
+    split = split_settings(dataset, shares, labels)
+    parts = carve_validation(dataset, parts_of(dataset, split), shares["validation"], shares["seed"], labels)
     columns = dataset.columns([column.name for column in (*task.inputs, task.target)])
     if origin:
         _check_known_labels(task, columns, parts["train"], parent)

@@ -105,7 +105,7 @@ class Data(_Part):
     inputs: tuple[str, ...] | None = None
     """The columns to predict from; None: all that the task can read."""
     split: Split = Split()
-    """Used only if the dataset has no column `split`."""
+    """Used only for what the dataset's own column `split` does not say: all of it without one, or which rows are for validation."""
 
 
 class ModelPart(BaseModel):

@@ -12,26 +12,24 @@ import numpy as np
 
 from ..base.errors import InvalidInput
 from ..data.schema import SPLIT
+from ..data.splits import PART_NAMES, TRAIN, VALIDATION, split_rows, split_stratified
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
 
 Parts = dict[str, np.ndarray]
 """Row numbers (int64, ascending) of `train`, `validation` and `test`."""
-LABELS = ("category", "boolean", "integer", "text")
 
 
-def split_settings(dataset: Dataset, shares: Mapping[str, Any], target: str, labels: bool) -> dict[str, Any] | None:
-    """What the lineage keeps: None if the dataset says itself which row is what. `labels`: the target has classes."""
-    if SPLIT in dataset.schema:
-        return None
-    return {**shares, "stratify": target if labels else None}
+def split_settings(dataset: Dataset, shares: Mapping[str, Any], labels: str | None) -> dict[str, Any] | None:
+    """What the lineage keeps: None if the dataset says itself which row is what. `labels`: the target, if it has classes."""
+    return None if SPLIT in dataset.schema else {**shares, "stratify": labels}
 
 
 def parts_of(dataset: Dataset, settings: Mapping[str, Any] | None) -> Parts:
     """The rows of each part. Raises InvalidInput if none are left for training."""
     if settings is None:
-        parts = {name: np.asarray(dataset.rows(name), np.int64) for name in ("train", "validation", "test")}
+        parts = {name: np.asarray(dataset.rows(name), np.int64) for name in PART_NAMES}
     else:
         parts = _split(dataset, settings)
     if not len(parts["train"]):
@@ -43,29 +41,35 @@ def parts_of(dataset: Dataset, settings: Mapping[str, Any] | None) -> Parts:
     return parts
 
 
+def carve_validation(dataset: Dataset, parts: Parts, share: float, seed: int, stratify: str | None) -> Parts:
+    """For a dataset whose own split has no validation rows: `share` of its training rows. Its test rows are never touched."""
+    rows = parts["train"]
+    if len(parts["validation"]) or share == 0 or len(rows) < 2:
+        return parts
+    numbers = _numbers(dataset, rows, 0.0, share, seed, stratify)
+    return {**parts, "train": rows[numbers == TRAIN], "validation": rows[numbers == VALIDATION]}
+
+
 def _split(dataset: Dataset, settings: Mapping[str, Any]) -> Parts:
-    from ..data.splits import split_rows
-
-    test, validation, seed = settings["test"], settings["validation"], settings["seed"]
+    test, validation = settings["test"], settings["validation"]
+    rows = np.arange(dataset.num_rows)
     if dataset.num_rows == 0 or test + validation == 0:
-        none = np.empty(0, np.int64)
-        return {"train": np.arange(dataset.num_rows), "validation": none, "test": none}
-    if settings["stratify"]:
-        numbers = _split_labels(dataset, settings["stratify"], test, validation, seed)
-    else:
-        numbers = split_rows(dataset.num_rows, test, validation, seed)
-    return {name: np.flatnonzero(numbers == code) for code, name in enumerate(("train", "validation", "test"))}
+        return {"train": rows, "validation": rows[:0], "test": rows[:0]}
+    numbers = _numbers(dataset, rows, test, validation, settings["seed"], settings["stratify"])
+    return {name: np.flatnonzero(numbers == code) for code, name in enumerate(PART_NAMES)}
 
 
-def _split_labels(dataset: Dataset, column: str, test: float, validation: float, seed: int) -> np.ndarray:
-    """(n,) int8 of parts: every class in every part in its share. A class with too few rows for that is learned from, whole."""
+def _numbers(
+    dataset: Dataset, rows: np.ndarray, test: float, validation: float, seed: int, stratify: str | None
+) -> np.ndarray:
+    """(n,) int8 of parts of `rows`: every class in every part in its share. A class with too few rows for that is learned from, whole."""
+    if stratify is None:
+        return split_rows(len(rows), test, validation, seed)
     import pyarrow.compute as pc
 
-    from ..data.splits import TRAIN, split_rows, split_stratified
-
-    values = dataset.table([column]).column(column).combine_chunks()
+    values = dataset.table([stratify]).column(stratify).combine_chunks()
     found = pc.fill_null(pc.dictionary_encode(values).indices, -1)
-    codes = found.to_numpy(zero_copy_only=False).astype(np.int64)
+    codes = found.to_numpy(zero_copy_only=False).astype(np.int64)[rows]
     counts = np.bincount(codes + 1, minlength=2)[1:]
     rare = np.isin(codes, np.flatnonzero(counts < 1 + (test > 0) + (validation > 0)))
     kept = np.unique(codes[~rare & (codes >= 0)])
@@ -73,7 +77,7 @@ def _split_labels(dataset: Dataset, column: str, test: float, validation: float,
     if len(kept):
         codes = np.where(codes >= 0, np.searchsorted(kept, codes), -1)
         names = [str(code) for code in kept]
-        numbers[~rare] = split_stratified(codes[~rare], names, test, validation, seed, column)
+        numbers[~rare] = split_stratified(codes[~rare], names, test, validation, seed, stratify)
     elif (~rare).any():
         numbers[~rare] = split_rows(int((~rare).sum()), test, validation, seed)
     return numbers

@@ -146,7 +146,8 @@ def fit_network(plan: Plan, run: Run, until: str | None = None) -> tuple[Any, di
         fit_by_gradient(plan, run, network, columns, held, until)
     metrics = {part: {**rows.measure(network), "rows": rows.rows} for part, rows in held.items()}
     for part, values in metrics.items():
-        run.log(named(part, {name: value for name, value in values.items() if name != "rows"}))
+        if part == "test" or is_learner(network):  # the loop has logged its own validations
+            run.log(named(part, {name: value for name, value in values.items() if name != "rows"}))
     return network, metrics
 
 
