@@ -114,11 +114,11 @@ def show(name: str, value: float | None) -> str:
         return ""
     if name in PERCENT:
         return f"{100 * value:.2f} %"
-    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}"
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def signed(name: str, value: float | None) -> str:
-    text = show(name, value)
+    text = show(name, value).replace(" %", " points")
     return f"+{text}" if value is not None and value > 0 else text.replace("-", "−")
 
 

@@ -102,17 +102,17 @@ def value_of(score: np.ndarray, classes: bool) -> float | None:
 
 
 def chance(inside: np.ndarray, outside: np.ndarray, classes: bool) -> float:
-    """How likely such a difference is if the slice is like the other rows (two-sided)."""
+    """How likely a slice is this much worse if it is like the other rows (one-sided)."""
     from scipy.stats import fisher_exact, mannwhitneyu
 
     if not len(inside) or not len(outside):
         return 1.0
     if classes:
         table = [[int(part.sum()), int(len(part) - part.sum())] for part in (inside, outside)]
-        return float(fisher_exact(table).pvalue)
+        return float(fisher_exact(table, alternative="less").pvalue)
     if np.ptp(np.concatenate([inside, outside])) == 0:
         return 1.0
-    return float(mannwhitneyu(inside, outside, method="asymptotic").pvalue)
+    return float(mannwhitneyu(inside, outside, alternative="greater", method="asymptotic").pvalue)
 
 
 def number(value: float) -> str:
