@@ -1,14 +1,13 @@
-"""Texts to TF-IDF vectors over hashed n-grams: words and pairs of words, and pieces of words of 2 to 5 characters.
+"""Texts to TF-IDF vectors over hashed n-grams: words and their neighbours, pairs of words a little apart, and pieces of words.
 
-No vocabulary of strings is kept: an n-gram is its 63-bit hash, so a model holds numbers only, and text of any language, with or
+No vocabulary of strings is kept: an n-gram is its hash of 61 bits, so a model holds numbers only, and text of any language, with or
 without spaces, takes the same way. All of a batch is hashed at once by numpy; one text takes a fraction of a millisecond.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,9 @@ if TYPE_CHECKING:
 # Characters hashed at a time: bounds the memory of a pass (about 200 bytes each) whatever the length of the texts.
 CHUNK_CHARACTERS = 1_000_000
 PIECES = (2, 3, 4, 5)
+APART = (2, 3)
 SPACE, WORD, IDEOGRAPH, SIGN = 0, 1, 2, 3
+Hashed = Callable[[np.ndarray, np.ndarray], np.ndarray]
 # Odd, so that it has an inverse modulo 2^64 and hashes of stretches can be told from running sums.
 _BASE = 0x9E3779B97F4A7C15
 _INVERSE = pow(_BASE, -1, 1 << 64)
@@ -35,85 +36,90 @@ _UNSPACED = (
 )
 
 
-@dataclass
-class Channel:
-    """One family of n-grams: what training knew of it. `hashes` are sorted; `idf` goes with them."""
-
-    hashes: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    idf: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
-
-    @classmethod
-    def fit(cls, found: Sequence[tuple[np.ndarray, np.ndarray]], rows: int, least: int, most: int) -> Channel:
-        """From (row, hash) pairs of every chunk: the `most` frequent n-grams that stand in at least `least` of the rows."""
-        hashes, counts = np.unique(np.concatenate([h for _, h in found]), return_counts=True)
-        known = counts >= min(least, counts.max(initial=0))
-        hashes, counts = hashes[known], counts[known]
-        if len(hashes) > most:
-            kept = np.sort(np.argsort(-counts, kind="stable")[:most])
-            hashes, counts = hashes[kept], counts[kept]
-        return cls(hashes, (np.log((1 + rows) / (1 + counts)) + 1).astype(np.float32))
-
-    def vectors(self, rows: np.ndarray, hashes: np.ndarray, n: int) -> sp.csr_matrix:
-        """(n, known n-grams) float32, rows of length 1 (or 0): (1 + log count) × idf."""
-        import scipy.sparse as sp
-
-        places = np.searchsorted(self.hashes, hashes)
-        places[places == len(self.hashes)] = 0
-        known = self.hashes[places] == hashes if len(self.hashes) else np.zeros(len(hashes), bool)
-        width = max(len(self.hashes), 1)
-        cells, counts = np.unique(rows[known] * width + places[known], return_counts=True)
-        rows, places = np.divmod(cells, width)
-        values = (1 + np.log(counts)).astype(np.float32) * self.idf[places]
-        lengths = np.sqrt(np.bincount(rows, values.astype(np.float64) ** 2, minlength=n))
-        values /= lengths[rows].astype(np.float32)
-        starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))])
-        return sp.csr_matrix((values, places.astype(np.int32), starts.astype(np.int32)), shape=(n, len(self.hashes)))
-
-
 class Ngrams:
-    """The vectoriser. `transform` is a pure function of a text and of what `fit` learned."""
+    """The vectoriser. `transform` is a pure function of a text and of what `fit` learned.
+
+    `hashes` (n-grams,) are sorted; the lowest two bits of one are its family. `idf` goes with them.
+    """
 
     def __init__(self) -> None:
-        self.words, self.pieces = Channel(), Channel()
+        self.hashes, self.idf = np.empty(0, np.int64), np.empty(0, np.float32)
 
-    def fit(self, texts: Sequence[str], least: int = 2, most: int = 200_000) -> None:
-        """Learn which n-grams there are and how rare; those in fewer than `least` texts could only be learned by heart."""
-        words, pieces = [], []
+    def fit(self, texts: Sequence[str], least: int = 2, most: int = 100_000) -> None:
+        """Learn which n-grams there are and how rare: the `most` frequent ones that stand in at least `least` texts.
+
+        One that stands in a single text could only be learned by heart; where all do, all are kept.
+        """
+        tally = Tally()
         for part in _chunks(texts):
-            hashed = hash_ngrams(part)
-            words.append(_distinct(*hashed[0]))
-            pieces.append(_distinct(*hashed[1]))
-        self.words = Channel.fit(words, len(texts), least, most)
-        self.pieces = Channel.fit(pieces, len(texts), least, most)
+            tally.add(_distinct(*hash_ngrams(part)))
+        tally.merge()
+        hashes, counts = tally.hashes, tally.counts
+        known = counts >= min(least, counts.max(initial=0))
+        if known.sum() > most:
+            # Ties by hash: the same texts in another order give the same n-grams.
+            known = np.sort(np.lexsort((hashes, -counts))[:most])
+        self.hashes = hashes[known]
+        self.idf = (np.log((1 + len(texts)) / (1 + counts[known])) + 1).astype(np.float32)
 
     def transform(self, texts: Sequence[str]) -> sp.csr_matrix:
-        """(n, words + pieces) float32."""
+        """(n, n-grams) float32: (1 + log count) × idf, each family of a row of length 1 (0 if it has none)."""
         import scipy.sparse as sp
 
-        parts = []
-        for part in _chunks(texts):
-            words, pieces = hash_ngrams(part)
-            n = len(part)
-            parts.append(sp.hstack([self.words.vectors(*words, n), self.pieces.vectors(*pieces, n)], format="csr"))
-        return sp.vstack(parts, format="csr") if len(parts) != 1 else parts[0]
+        parts = [self._vectors(part) for part in _chunks(texts)]
+        return parts[0] if len(parts) == 1 else sp.vstack(parts, format="csr")
+
+    def _vectors(self, texts: Sequence[str]) -> sp.csr_matrix:
+        import scipy.sparse as sp
+
+        rows, hashes = hash_ngrams(texts)
+        n, width = len(texts), max(len(self.hashes), 1)
+        places = np.minimum(np.searchsorted(self.hashes, hashes), width - 1)
+        known = self.hashes[places] == hashes if len(self.hashes) else np.zeros(len(hashes), bool)
+        cells, counts = np.unique(rows[known] * width + places[known], return_counts=True)
+        rows, places = np.divmod(cells, width)
+        values = (1 + np.log(counts)) * self.idf[places]
+        families = rows * 4 + (self.hashes[places] & 3)
+        values /= np.sqrt(np.bincount(families, values**2))[families]
+        starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))])
+        shape = (n, len(self.hashes))
+        return sp.csr_matrix((values.astype(np.float32), places.astype(np.int32), starts.astype(np.int32)), shape=shape)
 
     def __len__(self) -> int:
-        return len(self.words.hashes) + len(self.pieces.hashes)
+        return len(self.hashes)
 
     def state(self) -> dict[str, np.ndarray]:
-        return {
-            f"{name}.{part}": getattr(getattr(self, name), part)
-            for name in ("words", "pieces")
-            for part in ("hashes", "idf")
-        }
+        return {"ngrams.hashes": self.hashes, "ngrams.idf": self.idf}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        for name in ("words", "pieces"):
-            setattr(self, name, Channel(np.array(state[f"{name}.hashes"]), np.array(state[f"{name}.idf"])))
+        hashes, idf = np.array(state["ngrams.hashes"]), np.array(state["ngrams.idf"])
+        if hashes.ndim != 1 or hashes.shape != idf.shape or (np.diff(hashes) <= 0).any():
+            raise ValueError("the n-grams' hashes and idf do not belong together")
+        self.hashes, self.idf = hashes, idf
 
 
-def hash_ngrams(texts: Sequence[str]) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """((row, hash) of words and pairs of words, (row, hash) of pieces of words), int64 each, with repetitions."""
+class Tally:
+    """In how many texts each n-gram stands. New ones are merged when they outweigh the sum, so memory stays near what is distinct."""
+
+    def __init__(self) -> None:
+        self.hashes, self.counts = np.empty(0, np.int64), np.empty(0, np.int64)
+        self.pending: list[np.ndarray] = []
+
+    def add(self, hashes: np.ndarray) -> None:
+        self.pending.append(hashes)
+        if sum(map(len, self.pending)) > max(len(self.hashes), 4 * CHUNK_CHARACTERS):
+            self.merge()
+
+    def merge(self) -> None:
+        new, counts = np.unique(np.concatenate([np.empty(0, np.int64), *self.pending]), return_counts=True)
+        together, places = np.unique(np.concatenate([self.hashes, new]), return_inverse=True)
+        total = np.bincount(places, np.concatenate([self.counts, counts]), minlength=len(together))
+        self.hashes, self.counts, self.pending = together, total.astype(np.int64), []
+
+
+def hash_ngrams(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (m,) and hashes (m,) int64 of all n-grams, repetitions too; in the lowest two bits 0: words and
+    neighbours, 1: pairs apart, 2: pieces of words."""
     # A space before and after each text: pieces tell the beginning and the end of a word from its middle.
     cleaned = [f" {' '.join(unicodedata.normalize('NFKC', text).lower().split())} " for text in texts]
     rows = np.repeat(np.arange(len(texts)), [len(text) for text in cleaned])
@@ -127,22 +133,38 @@ def hash_ngrams(texts: Sequence[str]) -> tuple[tuple[np.ndarray, np.ndarray], tu
         return (sums[end] - sums[start]) * inverse[start]
 
     kinds = _kinds(characters)
-    return _words(kinds, rows, hashed), _pieces(kinds, rows, hashed)
+    found = [*_words(kinds, rows, hashed), _pieces(kinds, rows, hashed)]
+    # 61 bits of hash and two that say which family: the families are weighed apart.
+    marked = [
+        _mix(hashes) >> np.uint64(3) << np.uint64(2) | np.uint64(family) for family, (_, hashes) in enumerate(found)
+    ]
+    return np.concatenate([of for of, _ in found]), np.concatenate(marked).astype(np.int64)
 
 
-def _words(kinds: np.ndarray, rows: np.ndarray, hashed) -> tuple[np.ndarray, np.ndarray]:
-    """Words are runs of letters and digits; ideographs, signs and emoji are words by themselves."""
+def _words(kinds: np.ndarray, rows: np.ndarray, hashed: Hashed) -> list[tuple[np.ndarray, np.ndarray]]:
+    """[words and pairs of neighbours, pairs of words with one or two others between].
+
+    Words are runs of letters and digits; ideographs, signs and emoji are words by themselves.
+    """
     before = np.concatenate([[SPACE], kinds[:-1]])
     starts = np.flatnonzero((kinds != SPACE) & ~((kinds == WORD) & (before == WORD)))
     after = np.concatenate([kinds[1:], [SPACE]])
     ends = np.flatnonzero((kinds != SPACE) & ~((kinds == WORD) & (after == WORD))) + 1
     words, of = hashed(starts, ends), rows[starts]
-    together = of[1:] == of[:-1]
-    pairs = words[:-1][together] * np.uint64(3) + _mix(words[1:][together])
-    return np.concatenate([of, of[1:][together]]), _final(np.concatenate([words, pairs]))
+    second = _mix(words)
+
+    def pairs(distance: int) -> tuple[np.ndarray, np.ndarray]:
+        together = of[distance:] == of[:-distance]
+        return of[distance:][together], words[:-distance][together] * np.uint64(3) + second[distance:][together]
+
+    near, apart = pairs(1), [pairs(distance) for distance in APART]
+    return [
+        (np.concatenate([of, near[0]]), np.concatenate([words, near[1]])),
+        (np.concatenate([of for of, _ in apart]), np.concatenate([hashes for _, hashes in apart])),
+    ]
 
 
-def _pieces(kinds: np.ndarray, rows: np.ndarray, hashed) -> tuple[np.ndarray, np.ndarray]:
+def _pieces(kinds: np.ndarray, rows: np.ndarray, hashed: Hashed) -> tuple[np.ndarray, np.ndarray]:
     """Stretches of 2 to 5 characters with a space at most at their ends: they lie in one word, its edges marked."""
     spaces = np.concatenate([[0], np.cumsum(kinds == SPACE)])
     found_rows, found = [], []
@@ -152,7 +174,7 @@ def _pieces(kinds: np.ndarray, rows: np.ndarray, hashed) -> tuple[np.ndarray, np
         start = start[inner & (rows[start] == rows[start + size - 1])]
         found_rows.append(rows[start])
         found.append(hashed(start, start + size) + np.uint64(size))
-    return np.concatenate(found_rows), _final(np.concatenate(found))
+    return np.concatenate(found_rows), np.concatenate(found)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
@@ -161,10 +183,6 @@ def _mix(x: np.ndarray) -> np.ndarray:
     x ^= x >> np.uint64(27)
     x = x * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
-
-
-def _final(x: np.ndarray) -> np.ndarray:
-    return (_mix(x) >> np.uint64(1)).astype(np.int64)
 
 
 def _powers(base: int, n: int) -> np.ndarray:
@@ -191,13 +209,13 @@ def _kind(character: int) -> int:
     return SPACE if text.isspace() else SIGN
 
 
-def _distinct(rows: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each (row, hash) once: for counting in how many texts an n-gram stands."""
+def _distinct(rows: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+    """The hashes of each row once: for counting in how many texts an n-gram stands."""
     order = np.lexsort((hashes, rows))
     rows, hashes = rows[order], hashes[order]
     new = np.ones(len(rows), bool)
     new[1:] = (rows[1:] != rows[:-1]) | (hashes[1:] != hashes[:-1])
-    return rows[new], hashes[new]
+    return hashes[new]
 
 
 def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
