@@ -6,7 +6,7 @@ import lightgbm as lgb
 import numpy as np
 import pytest
 
-from leptonai.nets.trees import check_trees
+from leptonai.nets.trees import check_trees, only_trees
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,8 @@ def text():
         "min_data_per_group": 5,
         "cat_smooth": 1,
     }
-    return lgb.train(options, lgb.Dataset(matrix, target, categorical_feature=[1]), 5).model_to_string()
+    booster = lgb.train(options, lgb.Dataset(matrix, target, categorical_feature=[1]), 5)
+    return only_trees(booster.model_to_string())
 
 
 def resized(text):
@@ -39,7 +40,7 @@ def test_what_lightgbm_writes_passes(text):
 
 def test_trees_of_one_leaf_pass():
     booster = lgb.train({"objective": "regression", "verbose": -1}, lgb.Dataset(np.zeros((50, 1)), np.arange(50.0)), 1)
-    check_trees(booster.model_to_string(), 1, 1)
+    check_trees(only_trees(booster.model_to_string()), 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -57,9 +58,14 @@ def test_trees_of_one_leaf_pass():
         (r"is_linear=0", "is_linear=1", "sizes are not those of a tree"),
         (r"max_feature_idx=1", "max_feature_idx=9", "read 10 columns, not 2"),
         (r"num_class=1", "num_class=3", "3 scores, not 1"),
+        (r"version=v4", "version=v9", "header has no valid 'version'"),
+        (r"num_leaves=6", "num_leaves=6\nmore=1", "sizes are not those of a tree"),
+        (r"leaf_count=", "leaf_count=1e1 ", "leaf_count has 7 values"),
+        (r"split_feature=\d+", "split_feature=1e0", "not a whole number"),
+        (r"\Z", "[linear_tree: 1]", "not LightGBM's text format"),
         (r"Tree=2", "Tree=9", "tree 2 is missing"),
         (r"end of trees", "the end", "not LightGBM's text format"),
-        (r"threshold=\S+", "threshold=x", "could not convert"),
+        (r"threshold=\S+", "threshold=x", "threshold has a value that is not a number"),
     ],
 )
 def test_a_changed_text_is_refused(text, pattern, replacement, message):

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..base.errors import Corrupt, InvalidInput
 from .learner import Inputs, Learner, Progress, seconds_left
-from .trees import check_trees
+from .trees import check_trees, only_trees
 
 # Below this many rows a second thread costs more than it gains.
 ONE_THREAD_ROWS = 512
@@ -116,7 +116,8 @@ class Boosting(Learner):
             parameters["num_class"] = self.outputs
         stopping = lgb.early_stopping(PATIENCE, verbose=False)
         booster = lgb.train(parameters, data, self.rounds, valid_sets=[held_out], callbacks=[watch, stopping])
-        return lgb.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration or -1))
+        text = booster.model_to_string(num_iteration=booster.best_iteration or -1)
+        return lgb.Booster(model_str=only_trees(text))
 
     def _parts(self, target: np.ndarray, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(rows to learn from, rows that say when to stop), a fold each; with stratified classes where each has enough rows."""
@@ -154,7 +155,7 @@ class Boosting(Learner):
         return gain / max(gain.sum(), 1e-300)
 
     def state(self) -> dict[str, np.ndarray]:
-        texts = [booster.model_to_string() for booster in self.boosters]
+        texts = [only_trees(booster.model_to_string()) for booster in self.boosters]
         return {f"booster.{number}": np.frombuffer(text.encode(), np.uint8) for number, text in enumerate(texts)}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:

@@ -5,17 +5,48 @@ What passes has trees that end (a child comes after its parent), and every index
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
 
 # 1: a split by category, 2: missing goes left, 4 and 8: what counts as missing.
 CATEGORICAL, DECISIONS = 1, 16
+# As LightGBM writes them. Its parser reads "1e3" or "1_0" for a whole number as something else than Python does.
+_INTEGER = re.compile(r"-?[0-9]{1,10}\Z")
+_FLOAT = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-][0-9]+)?\Z")
+HEADER = {
+    "version": r"v4",
+    "num_class": r"[0-9]{1,5}",
+    "num_tree_per_iteration": r"[0-9]{1,5}",
+    "label_index": r"0",
+    "max_feature_idx": r"[0-9]{1,7}",
+    "objective": r"regression|binary sigmoid:1|multiclass num_class:[0-9]{1,5}",
+    "feature_names": r"Column_[0-9]+( Column_[0-9]+)*",
+    "feature_infos": r"(none|\[[-+.:0-9e]+\]|-?[0-9]+(:-?[0-9]+)*)( (none|\[[-+.:0-9e]+\]|-?[0-9]+(:-?[0-9]+)*))*",
+    "tree_sizes": r"[0-9]+( [0-9]+)*",
+}
+TREE = {
+    "num_leaves", "num_cat", "split_feature", "split_gain", "threshold", "decision_type", "left_child", "right_child", "leaf_value",
+    "leaf_weight", "leaf_count", "internal_value", "internal_weight", "internal_count", "is_linear", "shrinkage",
+}  # fmt: skip
+CATEGORIES = {"cat_boundaries", "cat_threshold"}
+
+
+END = "end of trees\n"
+
+
+def only_trees(text: str) -> str:
+    """Without the options of training that LightGBM writes after the trees: prediction needs none of them."""
+    return text.partition(END)[0] + END
 
 
 def check_trees(text: str, columns: int, outputs: int) -> None:
     """Raise ValueError, saying what is wrong, unless these are trees over `columns` columns with `outputs` scores per row."""
     header, *trees = _sections(text)
+    for name in HEADER.keys() | header.keys():
+        if name not in HEADER or not re.fullmatch(HEADER[name], header.get(name, "")):
+            raise ValueError(f"its header has no valid {name[:40]!r}")
     if (int(header["num_class"]), int(header["num_tree_per_iteration"])) != (outputs, outputs):
         raise ValueError(f"the trees have {header['num_class']} scores, not {outputs}")
     if int(header["max_feature_idx"]) != columns - 1:
@@ -33,8 +64,8 @@ def check_trees(text: str, columns: int, outputs: int) -> None:
 
 def _sections(text: str) -> Iterator[dict[str, str]]:
     """`key=value` lines of the header and of each tree; the sizes of trees in the header must be those in the text."""
-    body, end, _ = text.partition("end of trees\n")
-    if not end or not body.startswith("tree\n") or "\0" in text:
+    body, end, tail = text.partition(END)
+    if not end or tail or not body.startswith("tree\n") or "\0" in text:
         raise ValueError("this is not LightGBM's text format")
     header, *trees = body.split("Tree=")
     for number, section in enumerate([header, *trees]):
@@ -42,9 +73,9 @@ def _sections(text: str) -> Iterator[dict[str, str]]:
         if number and lines[0] != str(number - 1):
             raise ValueError(f"tree {number - 1} is missing")
         pairs = [line.partition("=") for line in lines[1:]]
-        found = {key: value for key, equal, value in pairs if equal}
-        if len(found) != sum(1 for _, equal, _ in pairs if equal):
-            raise ValueError("a key is there twice")
+        found = {key: value for key, _, value in pairs}
+        if len(found) != len(pairs) or not all(equal for _, equal, _ in pairs):
+            raise ValueError("a key is there twice, or has no value")
         if not number:
             sizes = [int(size) for size in found.get("tree_sizes", "").split()]
             if sizes != [len(f"Tree={tree}".encode()) for tree in trees]:
@@ -53,11 +84,12 @@ def _sections(text: str) -> Iterator[dict[str, str]]:
 
 
 def _check_tree(tree: dict[str, str], columns: int) -> None:
-    leaves, categories = int(tree["num_leaves"]), int(tree["num_cat"])
+    leaves, categories, linear = (int(_integers(tree, name, 1)[0]) for name in ("num_leaves", "num_cat", "is_linear"))
     splits = leaves - 1
-    if leaves < 1 or categories < 0 or int(tree.get("is_linear", "0")):
+    if leaves < 1 or categories < 0 or linear or tree.keys() != (TREE | CATEGORIES if categories else TREE):
         raise ValueError("its sizes are not those of a tree")
-    _numbers(tree, "leaf_value", leaves, finite=True)
+    for name in ("leaf_value", "shrinkage"):
+        _numbers(tree, name, leaves if name == "leaf_value" else 1)
     if not splits:
         return
     feature, decision = _integers(tree, "split_feature", splits), _integers(tree, "decision_type", splits)
@@ -98,18 +130,19 @@ def _check_children(tree: dict[str, str], splits: int, leaves: int) -> None:
         raise ValueError("two splits lead to the same place")
 
 
-def _numbers(tree: dict[str, str], name: str, size: int, finite: bool = False) -> np.ndarray:
-    parts = tree.get(name, "").split(" ")
+def _numbers(section: dict[str, str], name: str, size: int) -> np.ndarray:
+    parts = section.get(name, "").split(" ")
     if len(parts) != size:
         raise ValueError(f"{name} has {len(parts)} values, not {size}")
-    found = np.array([float(part) for part in parts])
-    if finite and not np.isfinite(found).all():
+    if not all(map(_FLOAT.match, parts)):
         raise ValueError(f"{name} has a value that is not a number")
-    return found
+    return np.array([float(part) for part in parts])
 
 
-def _integers(tree: dict[str, str], name: str, size: int) -> np.ndarray:
-    found = _numbers(tree, name, size, finite=True)
-    if (found != np.round(found)).any() or np.abs(found).max() > 2**33:
+def _integers(section: dict[str, str], name: str, size: int) -> np.ndarray:
+    parts = section.get(name, "").split(" ")
+    if len(parts) != size:
+        raise ValueError(f"{name} has {len(parts)} values, not {size}")
+    if not all(map(_INTEGER.match, parts)):
         raise ValueError(f"{name} has a value that is not a whole number")
-    return found.astype(np.int64)
+    return np.array([int(part) for part in parts], np.int64)
