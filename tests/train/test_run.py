@@ -2,7 +2,6 @@
 
 import json
 import signal
-from itertools import islice
 
 import numpy as np
 import pytest
@@ -334,12 +333,22 @@ def test_a_signal_saves_says_how_to_go_on_and_exits(home, capsys, tmp_path, numb
 
 def test_a_time_budget_is_kept_over_all_processes(home):
     loader = [torch.zeros(1)] * 10
-    run = Run("exp", home=home, track=(), time_budget=0.4)
-    seen = list(islice(run.steps(loader, until="1000000 steps"), None))
-    assert seen and run.elapsed_s < 0.6 and "time" not in (read_run(run.folder)["status"])
-    assert run.progress > 0.8
-    again = Run("exp", home=home, track=(), time_budget=0.4, resume=True)
-    assert again.id == "exp-2"  # this process had trained the first to its end
+    first = Run("exp", home=home, track=(), time_budget=1.0, checkpoint_every="0.1 seconds")
+    next(step for step, _ in first.steps(loader, until="1000000 steps") if first.elapsed_s > 0.5)
+    run = Run("exp", home=home, track=(), time_budget=1.0)
+    began = run.elapsed_s
+    steps = [step for step, _ in run.steps(loader, until="1000000 steps")]
+    assert 0.1 < began < 1.0 and steps and run.progress > 0.8
+    assert run.elapsed_s < 1.5  # a budget that began again would end at twice the time
+    record = read_run(run.folder)
+    assert record["trained"] is True and record["stop_reason"] == "the time of 1 seconds is used"
+
+
+def test_a_loop_leaves_the_time_that_is_reserved(home):
+    run = Run("exp", home=home, track=(), time_budget=60)
+    run.reserve_s = 59.9
+    assert len(list(run.steps([0], until="100000000 steps"))) < 1000000
+    assert run.elapsed_s < 10
 
 
 def test_until_is_counted_in_all_so_epochs_may_be_asked_for_one_by_one(home):
@@ -399,6 +408,13 @@ def test_another_model_does_not_continue_a_run(home):
         train(home, make=lambda: nn.Linear(INPUTS, CLASSES))
 
 
+def test_another_learning_rate_does_not_continue_a_run(home):
+    train(home, stop_after=5)
+    run, model = Run("exp", home=home, track=()), network()
+    with pytest.raises(Conflict, match="begun with another learning rate"):
+        run.prepare(model, make_optimizer(model, learning_rate=0.5))
+
+
 def test_other_data_do_not_continue_a_run(home):
     train(home, stop_after=5)
     with pytest.raises(Conflict, match="'batch_size': 8"):
@@ -416,6 +432,19 @@ class OwnSampler(torch.utils.data.Sampler):
 
     def __len__(self):
         return ROWS
+
+
+def test_another_version_of_the_data_does_not_continue_a_run(home):
+    for data_hash in ("abc", "abd"):
+        run = Run("exp", home=home, track=(), checkpoint_every=1)
+        run.record.data["lineage"]["data_hash"] = data_hash
+        steps = run.steps([0] * 5)
+        if data_hash == "abc":
+            next(steps), next(steps)
+            del steps
+        else:
+            with pytest.raises(Conflict, match="'data_hash': 'abc'"):
+                next(steps)
 
 
 @pytest.mark.parametrize(

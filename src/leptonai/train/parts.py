@@ -73,6 +73,7 @@ class Parts:
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
         if name in self._saved:
+            check_options(name, optimizer, self._saved[name])
             with restoring(name):
                 optimizer.load_state_dict(self._saved[name])
             match_layout(optimizer)
@@ -192,6 +193,19 @@ def restoring(name: str) -> Iterator[None]:
             f"the {name} is not the one that the checkpoint was made with: {' '.join(str(error).split())[:300]}",
             fix="Build the same one to continue the run, or give resume=False to begin a new run.",
         ) from None
+
+
+def check_options(name: str, optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """Raise Conflict if a learning rate or decay was changed since the checkpoint, which would silently be the old one again."""
+    for now, before in zip(optimizer.param_groups, saved["param_groups"], strict=False):
+        for key in ("initial_lr", "weight_decay"):
+            if now.get(key) != before.get(key):
+                raise Conflict(
+                    f"the {name} was begun with another {'learning rate' if key == 'initial_lr' else 'weight decay'}",
+                    received=now.get(key),
+                    expected=f"{before.get(key)}",
+                    fix="Give the same one to continue the run, or resume=False to begin a new run.",
+                )
 
 
 def match_layout(optimizer: torch.optim.Optimizer) -> None:

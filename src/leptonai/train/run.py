@@ -313,13 +313,12 @@ class Run:
         self._flush()
         self._journal.sync()
         cursor = {"step": self.step, "epoch": self.epoch, "batch": self.batch, "elapsed_s": self.elapsed_s}
-        stops = {name: stop.state() for name, stop in self._journal.stops.items()}
         run = {
-            "cursor": {**cursor, "loader": self._source.fingerprint(), "stopped": self.stop_reason},
+            "cursor": {**cursor, "loader": self._read(self._source), "stopped": self.stop_reason},
             "random": vars(RandomState.capture()),
             "state": self.state,
             "metrics": self._journal.last,
-            "stops": stops,
+            "stops": {name: stop.state() for name, stop in self._journal.stops.items()},
         }
         path = self._store.save(self.step, {**self._parts.saved(), **run})
         self._saved_step = self.step
@@ -333,23 +332,22 @@ class Run:
             self._random.restore()
             self._random = None
 
+    def _read(self, source: Source) -> dict[str, Any]:
+        """What the loop reads: the loader's shape, and the version of the data where it is known."""
+        return {**source.fingerprint(), "data_hash": self.record.data["lineage"].get("data_hash")}
+
     def _check_loader(self, source: Source) -> None:
         before, self._read_from = self._read_from, None
-        if before is not None and before != source.fingerprint():
+        if before not in (None, self._read(source)):
             raise Conflict(
-                "the loader is not like the one that the checkpoint was made with",
-                received=source.fingerprint(),
-                expected=str(before),
+                "the data are not those that the checkpoint was made with", received=self._read(source), expected=f"{before}",
                 fix="Give the same data and batch size to continue the run, or resume=False to begin a new one.",
-            )
+            )  # fmt: skip
 
     def _check_epoch(self) -> None:
         if self.batch:
-            raise InvalidInput(
-                "the loader ended before its length",
-                received=f"{self.batch} batches",
-                expected=f"{self._per_epoch}, as len() says",
-            )
+            found, expected = f"{self.batch} batches", f"{self._per_epoch}, as len() says"
+            raise InvalidInput("the loader ended before its length", received=found, expected=expected)
 
     def _leave(self, number: int) -> None:
         """A signal: save, say how to go on, and exit as a shell expects."""
@@ -367,10 +365,13 @@ class Run:
         self._looping = False
         if self._saved_step != self.step:
             self.save()
+        reason = self.stop_reason
+        if reason is None and self.step != self._last_step:
+            reason = f"the time of {self._clock.limit_s:g} seconds is used"
         self._progress.show(self.step, self._journal.shown(), last=True)
-        if self.stop_reason:
-            self._say(f"run {self.id}: ended at step {self.step}: {self.stop_reason}")
-        self.record.write(trained=True, stop_reason=self.stop_reason)
+        if reason:
+            self._say(f"run {self.id}: ended at step {self.step}: {reason}")
+        self.record.write(trained=True, stop_reason=reason, step=self.step, epoch=self.epoch)
 
     def finish(self, status: str = "finished") -> None:
         """Close the run's files and say how it ended: `finished`, `stopped` or `failed`. Comes by itself when the process ends."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,7 +80,10 @@ class TensorBoard:
         except ImportError:
             raise Missing("tensorboardX", "train") from None
         # purge_step hides, in the viewer, what an earlier process wrote after the checkpoint that is continued.
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None, flush_secs=10)
+        # Its file names have the second in them: without a suffix, a run continued within it would overwrite the file.
+        suffix = f".{secrets.token_hex(4)}"
+        purge_step = step + 1 if step else None
+        self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=10, filename_suffix=suffix)
 
     def write(self, step: int, values: Values) -> None:
         for name, value in values.items():
