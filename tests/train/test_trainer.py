@@ -100,6 +100,11 @@ def test_learners_are_trained_by_the_same_recipe(home, blobs, kind):
     assert load(result.entry.ref, home).manifest.network["kind"] == kind
 
 
+def test_settings_that_a_learner_cannot_use_are_named(home, blobs, capsys):
+    train(parse_recipe(BLOBS).with_values(model={"kind": "linear"}), home)
+    assert "linear is not trained in steps: `train.epochs`, `train.batch` is not used" in capsys.readouterr().err
+
+
 def test_a_regression_is_measured_in_the_unit_of_its_target(home):
     frame = blobs_frame()
     frame["price"] = 100_000 + 5_000 * frame.x0 - 2_000 * frame.x1
@@ -118,6 +123,14 @@ def test_the_datasets_split_wins_and_stays_when_rows_are_appended(home, blobs, r
     assert result.plan.dataset.ref == dataset.ref
     assert result.plan.split is None
     assert np.array_equal(result.plan.parts["test"], dataset.rows("test"))
+
+
+def test_a_split_without_validation_gets_it_from_its_training_rows(home, blobs, recipe):
+    dataset = blobs.split(test=0.2, validation=0.0, seed=3, stratify="label")
+    parts = learn(recipe, home).plan.parts
+    assert np.array_equal(parts["test"], dataset.rows("test"))
+    assert len(parts["validation"]) == 24
+    assert np.array_equal(np.sort(np.concatenate([parts["train"], parts["validation"]])), dataset.rows("train"))
 
 
 def test_an_evaluation_finds_the_held_out_rows_again(home, blobs, recipe):
@@ -184,6 +197,8 @@ def test_another_network_than_the_parents_is_refused(home, blobs, recipe):
         ("model", {"kind": "cnn"}, "task tabular-classification cannot train this kind of network"),
         ("model", {"dropuot": 0.1}, "Did you mean 'dropout'?"),
         ("train", {"early_stop": {"on": "validation.acuracy"}}, "`train.early_stop.on` is not measured"),
+        ("train", {"augment": True}, "`train.augment`: task tabular-classification has no way to vary its rows"),
+        ("train", {"time_budget": 0.01}, "the time budget was used up before the first step: received 0.01 s"),
         ("train", {"early_stop": {"on": "test.accuracy"}}, "expected validation.<metric>"),
     ],
 )
@@ -270,7 +285,7 @@ def test_the_time_budget_is_kept(home, blobs, kind):
     assert result.seconds < 4 * 1.05
     assert time.monotonic() - began < 4.5
     if kind == "mlp":
-        assert "the time budget of 4 s ended it" in result.run.stop_reason
+        assert "seconds is used" in result.run.stop_reason
         last = json.loads((result.run.folder / "metrics.jsonl").read_text().splitlines()[-3])
         assert last["learning_rate"] < 1e-4  # the schedule ends when the time does
     assert result.metrics["test"]["accuracy"] > 0.8

@@ -7,7 +7,6 @@ model.predict({"text": "fine"}); model.save("m/"); print(model.recipe.to_yaml())
 from __future__ import annotations
 
 import re
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from ..base.home import Home
 from ..base.paths import check_name
 from ..tasks.registry import choose_target, infer_task, task_class
 from .recipe import Recipe, parse_duration
-from .trainer import TrainResult, learn, publish
+from .trainer import TrainResult, learn, publish, say
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -150,7 +149,3 @@ def headline(result: TrainResult) -> str:
     metric = type(result.plan.task).metric
     values = [f"{part} {metric} {values[metric]:.4g}" for part, values in result.metrics.items() if metric in values]
     return ", ".join(values) or "not measured: no rows were held out"
-
-
-def say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)

@@ -48,6 +48,8 @@ class Plan:
     kind: str
     parent: ModelEntry | None
     origin: Model | None
+    unused: tuple[str, ...] = ()
+    """Settings of the recipe that mean nothing to a network that is not trained in steps."""
 
     @property
     def learns_by_gradient(self) -> bool:
@@ -83,7 +85,17 @@ def make_plan(recipe: Recipe, home: Home) -> Plan:
         _check_known_labels(task, columns, parts["train"], parent)
     else:
         task.fit(columns, parts["train"])
-    return Plan(_resolved(recipe, dataset, task, kind, parent), dataset, task, parts, split, kind, parent, origin)
+    if recipe.train.augment and not _varies(task):
+        raise InvalidInput(f"`train.augment`: task {task.name} has no way to vary its rows", fix="Leave it out.")
+    resolved = _resolved(recipe, dataset, task, kind, parent)
+    return Plan(resolved, dataset, task, parts, split, kind, parent, origin, _unused(recipe, kind))
+
+
+def _unused(recipe: Recipe, kind: str) -> tuple[str, ...]:
+    if not _is_learner(kind):
+        return ()
+    given = recipe.train.model_dump(exclude_defaults=True)
+    return tuple(name for name in given if name not in ("seed", "time_budget", "augment"))
 
 
 def find_dataset(ref: str, home: Home) -> Dataset:
@@ -173,6 +185,12 @@ def _check_known_labels(task: Task, columns: Any, rows: np.ndarray, parent: Mode
         )
 
 
+def _varies(task: Task) -> bool:
+    from ..tasks.task import Task as Base
+
+    return type(task).augment is not Base.augment
+
+
 def _has_labels(task: Task) -> bool:
     from ..tasks.classification import Classification
 
@@ -193,7 +211,7 @@ def _resolved(recipe: Recipe, dataset: Dataset, task: Task, kind: str, parent: M
         if parent is not None:
             usual["learning_rate"] *= CONTINUED
         train = {**usual, **train}
-        train["augment"] = bool(train.get("augment")) and hasattr(task, "augment")
+        train["augment"] = bool(train.get("augment")) and _varies(task)
         stop = dict(train["early_stop"])
         metric = stop.get("on") or f"validation.{task.metric}"
         train["early_stop"] = {"patience": ANY["early_stop"]["patience"], **stop, "on": metric}

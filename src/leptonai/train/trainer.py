@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -121,6 +122,8 @@ def open_run(plan: Plan, home: Home, began: float | None = None, resume: str | N
     write_atomic(run.folder / "recipe.yaml", text)
     run.record.data["lineage"].update(_data_lineage(plan))
     run.record.write(task=plan.task.name, network=plan.kind)
+    if plan.unused:
+        say(f"{plan.kind} is not trained in steps: {', '.join(f'`train.{name}`' for name in plan.unused)} is not used")
     return run
 
 
@@ -211,10 +214,12 @@ def fit_by_gradient(
         run.log(loss=loss.detach())
         if run.epoch_ends:
             best.see()
-    steps = settings.epochs * len(loader)
-    if until is None and run.step < steps and run.stop_reason is None:
-        run.stop(f"the time budget of {settings.time_budget:g} s ended it at step {run.step:,} of {steps:,}")
-        run.record.write(stop_reason=run.stop_reason)
+    if run.step == 0:
+        raise InvalidInput(
+            "the time budget was used up before the first step",
+            received=f"{settings.time_budget:g} s",
+            fix="Give more time, or fewer rows.",
+        )
     best.restore()
 
 
@@ -300,6 +305,10 @@ def make_model(plan: Plan, run: Run, network: Any, metrics: dict[str, dict[str, 
     model = Model(plan.task, network, manifest)
     model.recipe = plan.recipe
     return model
+
+
+def say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
 
 
 def _data_lineage(plan: Plan) -> dict[str, Any]:
