@@ -134,6 +134,17 @@ def test_nested_json_becomes_columns_and_lists_become_tensors_or_text(tmp_path):
     assert table.column("tags").to_pylist() == ['["u"]', "[]"]
 
 
+def test_json_moments_and_large_numbers(tmp_path):
+    rows = [
+        {"at": "2020-01-31T10:00:00Z", "day": "2020-01-31", "id": 2**70},
+        {"at": "2021-01-31T10:00:00Z", "day": None, "id": 1},
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    table = read_source(tmp_path / "a.jsonl")
+    assert types(table) == {"at": "timestamp", "day": "timestamp", "id": "number"}
+    assert table.column("at")[1].as_py().isoformat() == "2021-01-31T10:00:00+00:00"
+
+
 def test_text_file_is_one_row_per_line_that_is_not_blank(tmp_path):
     (tmp_path / "a.txt").write_text("First line\n\nSecond line\n")
     assert read_source(tmp_path / "a.txt").to_pydict() == {"text": ["First line", "Second line"]}

@@ -20,6 +20,7 @@ from .schema import SPLIT, TYPES, Column
 MOST_CATEGORIES = 1000
 LONGEST_CATEGORY = 64
 """Mean length, in bytes, past which repeated strings are text all the same."""
+ISO_DATE = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d|$)"
 PARTS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
          "dev": "validation", "test": "test", "testing": "test"}  # fmt: skip
 """What people call the parts of a dataset, and what we call them."""
@@ -105,6 +106,8 @@ def interpret(name: str, values: pa.ChunkedArray, kind: str | None) -> tuple[Col
         )
     if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
         values = _even_lists(values)
+    if kind is None and _is_string(values.type):
+        values = _moments(values)
     kind = kind or infer(values)
     shape = (values.type.list_size,) if is_raw(values.type) else None
     return Column(name, kind, shape), convert(name, values, kind)
@@ -126,6 +129,19 @@ def infer(values: pa.ChunkedArray) -> str:
     if _is_binary(storage):
         return _infer_binary(values)
     return "category" if _few(values) else "text"
+
+
+def _moments(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Strings that are all ISO 8601 moments as timestamps; any others as they are."""
+    head = values.slice(0, 100).drop_null()
+    if not len(head) or not pc.all(pc.match_substring_regex(head, ISO_DATE)).as_py():
+        return values
+    for storage in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
+        try:
+            return values.cast(storage)
+        except pa.ArrowInvalid:
+            continue
+    return values
 
 
 def _few(values: pa.ChunkedArray) -> bool:

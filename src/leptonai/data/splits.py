@@ -63,9 +63,10 @@ def split_stratified(
             continue
         # What rounding took from one class is given to the next, so the whole has its share too.
         owed += size * np.array([test, validation])
-        takes = np.clip(np.round(owed).astype(int), [int(test > 0), int(validation > 0)], max(size - 1, 0))
-        if takes.sum() >= size:
-            takes = np.minimum(takes, [int(test > 0), int(validation > 0)]) if size >= needed else np.zeros(2, int)
+        least = [int(test > 0), int(validation > 0)] if size >= needed else [0, 0]
+        takes = np.clip(np.round(owed).astype(int), least, size)
+        while takes.sum() >= size:
+            takes[np.argmax(takes)] -= 1
         owed -= takes
         parts[order[start : start + takes[0]]] = TEST
         parts[order[start + takes[0] : start + takes.sum()]] = VALIDATION
@@ -82,19 +83,20 @@ def split_grouped(codes: np.ndarray, test: float, validation: float, seed: int, 
             fix="Choose another --group, or give fewer parts.",
         )  # fmt: skip
     sizes = np.bincount(codes)
-    goal = len(codes) * np.array([1 - test - validation, validation, test])
+    goal = [len(codes) * share for share in (1 - test - validation, validation, test)]
+    wanted = [part for part in (TRAIN, VALIDATION, TEST) if goal[part] > 0]
     part_of = np.zeros(len(groups), np.int8)
-    have = np.zeros(3)
+    have = [0, 0, 0]
     # Large groups first, equal ones by chance: each goes where most rows are still missing, as a share of the goal.
     order = permutation(len(groups), seed, 0)
     order = order[np.argsort(-sizes[order], kind="stable")]
-    for position, group in enumerate(order):
-        empty = [part for part in range(3) if goal[part] > 0 and have[part] == 0]
-        left = len(order) - position
-        missing = np.where(goal > 0, (goal - have) / np.maximum(goal, 1e-9), -np.inf)
-        part = int(np.argmax(missing)) if left > len(empty) else empty[0]
+    for left, (group, size) in zip(
+        range(len(order), 0, -1), zip(order.tolist(), sizes[order].tolist(), strict=True), strict=True
+    ):
+        empty = [part for part in wanted if not have[part]]
+        part = empty[0] if left <= len(empty) else max(wanted, key=lambda part: (goal[part] - have[part]) / goal[part])
         part_of[group] = part
-        have[part] += sizes[group]
+        have[part] += size
     return part_of[codes]
 
 

@@ -39,6 +39,8 @@ def read(source: Any, types: Mapping[str, str], encoding: str | None, progress: 
 def _read_file(source: Source, types: Mapping[str, str], encoding: str | None) -> pa.Table:
     try:
         return _read_format(source, types, encoding)
+    except RecursionError as error:
+        raise InvalidInput(f"{source.name} is nested too deeply", fix="Flatten it.") from error
     except (EOFError, zlib.error, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise InvalidInput(
