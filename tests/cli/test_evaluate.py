@@ -18,7 +18,9 @@ def home(tmp_path, monkeypatch):
     frame = pd.DataFrame({"age": generator.uniform(20, 70, 400), "plan": generator.choice(["basic", "gold"], 400)})
     frame["churn"] = np.where(frame.age + generator.normal(size=400) * 12 > 45, "yes", "no")
     la.LogisticRegression().fit(frame[["age"]][:200], frame["churn"][:200]).publish("churn")
-    la.LogisticRegression().fit(frame[["age"]][:4], ["no", "yes", "yes", "no"]).publish("churn")
+    la.LogisticRegression().fit(frame[["age"]][:4], pd.Series(["no", "yes", "yes", "no"], name="churn")).publish(
+        "churn"
+    )
     la.import_data("customers", frame[200:].reset_index(drop=True))
 
 

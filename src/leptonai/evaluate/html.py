@@ -270,13 +270,13 @@ def shot(entry: Mapping[str, Any], other: str | None) -> str:
 
 def answer(entry: Mapping[str, Any], other: str | None) -> str:
     if "error" in entry:
-        text = f"true <b>{short(entry['true'])}</b>, answer <b>{short(entry['predicted'])}</b> <small>off by {short(entry['error'])}</small>"
+        text = f"true <b>{figure(entry['true'])}</b>, answer <b>{figure(entry['predicted'])}</b> <small>off by {figure(entry['error'])}</small>"
     else:
         kind = "good" if entry["true"] == entry["predicted"] else "bad"
         text = f'true <b>{esc(entry["true"])}</b><br>answer <b class="{kind}">{esc(entry["predicted"])}</b> <small>{entry["score"]:.1%} sure</small>'
     if other is not None:
         said = entry["other_predicted"]
-        text += f"<br><small>{esc(other)}: {short(said) if 'error' in entry else esc(said)}</small>"
+        text += f"<br><small>{esc(other)}: {figure(said) if 'error' in entry else esc(said)}</small>"
     return f"{text} <small>· row {esc(entry['row'])}</small>"
 
 
@@ -284,10 +284,17 @@ def inputs(entry: Mapping[str, Any]) -> str:
     values = entry["inputs"]
     if len(values) == 1:
         return f'<div class="said">{esc(next(iter(values.values())))}</div>'
-    cells = "".join(
-        f"<div><span>{esc(name)}</span> {esc('–' if value is None else value)}</div>" for name, value in values.items()
-    )
+    cells = "".join(f"<div><span>{esc(name)}</span> {esc(text(value))}</div>" for name, value in values.items())
     return f'<div class="cells">{cells}</div>'
+
+
+def text(value: Any) -> Any:
+    return "–" if value is None else f"{value:.10g}" if isinstance(value, float) else value
+
+
+def figure(value: float) -> str:
+    """A value of a row: all of its digits that matter, unlike on an axis."""
+    return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.5g}").replace("-", "−")
 
 
 def foot(data: Mapping[str, Any]) -> str:
