@@ -99,8 +99,8 @@ def test_a_rebuilt_model_gives_the_same_probabilities(make):
 
 
 def test_its_state_survives_and_wrong_state_is_corrupt():
-    model = cnn()
-    network, again = network_of(model), network_of(cnn())
+    network = network_of(cnn())
+    again = build(network.kind, network.config).eval()
     load_state(again, state_of(network))
     image = torch.randint(0, 256, (3, 8, 8, 1))
     assert torch.equal(network(image=image), again(image=image))
