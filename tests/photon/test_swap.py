@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from leptonai.photon.process import start_service
+from leptonai.photon.process import running_services, start_service
 from leptonai.tasks.model import load
 
 from .conftest import ROW, call, train_digits
@@ -55,6 +55,7 @@ def test_latest_and_tags_name_a_version(home):
     with start_service("digits@production", "digits", home=home) as service:
         assert call(service, "GET", "/model")[1]["model"] == "digits@1"
         assert call(service, "PUT", "/model", {"ref": "digits"})[1] == {"model": "digits@2", "before": "digits@1"}
+        assert [one.model for one in running_services(home)] == ["digits@2"]
 
 
 @pytest.mark.parametrize(

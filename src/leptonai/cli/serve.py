@@ -67,6 +67,4 @@ def _print_services(states, as_json: bool) -> None:
         import msgspec
 
         return print_json(msgspec.to_builtins(states))
-    print_table(
-        ("service", "model at start", "url", "pid"), [(one.name, one.model, one.url, one.pid) for one in states]
-    )
+    print_table(("service", "model", "url", "pid"), [(one.name, one.model, one.url, one.pid) for one in states])

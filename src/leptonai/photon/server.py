@@ -6,6 +6,7 @@ A service name belongs to one process at a time (a lock on its folder), so its l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import ipaddress
 import os
@@ -15,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -23,7 +24,7 @@ import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from ..base.errors import Conflict, InvalidInput, Refused
+from ..base.errors import Conflict, DiskFull, InvalidInput, Refused
 from ..base.files import write_atomic
 from ..base.home import Home
 from ..base.paths import check_name
@@ -95,9 +96,18 @@ async def _serve(
     url: str,
     ready: Callable[[State], None],
 ) -> None:
-    service = await asyncio.to_thread(Service, name, served, home)
-    path = service.folder / "service.json"
+    path = home.services / name / "service.json"
     state = State(name, os.getpid(), url, served.ref, time.time())
+
+    def announce(ref: str) -> None:
+        write_atomic(path, msgspec.json.encode(replace(state, model=ref)))
+
+    def announce_swap(ref: str) -> None:
+        # The swap is done already; on a full disk `lep serve --ls` goes on showing the version before.
+        with contextlib.suppress(DiskFull):
+            announce(ref)
+
+    service = await asyncio.to_thread(Service, name, served, home, announce_swap)
     config = uvicorn.Config(
         App(service, token=token, hosts=hosts),
         http=GuardedProtocol,
@@ -121,7 +131,7 @@ async def _serve(
         while not server.started and not running.done():
             await asyncio.sleep(0.005)
         if server.started:
-            write_atomic(path, msgspec.json.encode(state))
+            announce(served.ref)
             ready(state)
         await running
     finally:

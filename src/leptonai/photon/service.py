@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,13 @@ PREDICT_TIMEOUT_S = 60.0
 
 
 class Service:
-    """`name` names the log, so a service keeps its requests and feedback over restarts and versions."""
+    """`name` names the log, so a service keeps its requests and feedback over restarts and versions.
 
-    def __init__(self, name: str, served: Served, home: Home):
+    `announce`: called with the version that was swapped in.
+    """
+
+    def __init__(self, name: str, served: Served, home: Home, announce: Callable[[str], None] = lambda ref: None):
+        self.announce = announce
         self.name, self.home, self.current = name, home, served
         self.metrics = Metrics()
         self.metrics.started.set(time.time())
@@ -92,6 +96,7 @@ class Service:
             before, self.current, self.since = self.current.ref, new, time.time()
             self.metrics.swaps.add(1, "done")
             self._say_version()
+            await asyncio.to_thread(self.announce, new.ref)
         return {"model": new.ref, "before": before}
 
     def _prepare(self, ref: str) -> Served:
