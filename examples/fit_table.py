@@ -3,6 +3,8 @@
 python examples/fit_table.py
 """
 
+import sys
+
 from sklearn.datasets import load_wine
 
 import leptonai as la

@@ -219,15 +219,21 @@ def test_own_layers_are_kept_as_weights(home, dataset, capsys):
 # Metrics
 
 
-def test_track_logs_every_epoch_into_a_run(home, dataset):
+def test_track_logs_every_epoch_into_a_run_that_publishes_the_model(home, dataset):
     x, y = train_part(dataset)
     run = la.Run("bars", seed=0, home=home)
+    model = network()
 
-    network().fit(
+    model.fit(
         x / 255, y, epochs=3, batch_size=30, validation_split=0.2, verbose=0, callbacks=[la.train.keras.Track(run)]
     )
-    run.finish()
+    entry = run.publish(model, "bars", tags=["first"])
 
+    assert (
+        entry.manifest.lineage["run"] == "bars"
+        and entry.tags == ("first",)
+        and entry.manifest.metrics["accuracy"] == run.metrics["accuracy"]
+    )
     lines = read_metrics(run.folder)
     assert [(line["step"], line["epoch"]) for line in lines] == [(3, 1), (6, 2), (9, 3)]
     assert {"loss", "accuracy", "validation.loss", "validation.accuracy"} <= set(lines[0])

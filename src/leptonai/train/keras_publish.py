@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from .provenance import Match, Sample, find_dataset, take_sample
 if TYPE_CHECKING:
     from ..base.home import Home
     from ..tasks.task import Task
+    from .run import Run
 
 _SAMPLE = "_lepton_sample"
 AGREE = 1e-3
@@ -37,12 +38,14 @@ def publish(
     input: str = "image",
     target: str = "label",
     scale: float | None = None,
+    run: Run | None = None,
     home: Home | None = None,
 ) -> ModelEntry:
     """The next version of `name` in the zoo. `pixels * scale` is what `fit` received of column `input` of `dataset`.
 
-    Raises InvalidInput if Lepton saw what `fit` received, and it was scaled otherwise.
+    With `run`, its metrics and lineage. Raises InvalidInput if Lepton saw what `fit` received, and it was scaled otherwise.
     """
+    home = run.home if run is not None else home
     match = _match(model, dataset, home)
     if match is not None and scale is not None and not np.isclose(match.scale, scale, rtol=1e-3):
         raise InvalidInput(
@@ -53,14 +56,31 @@ def publish(
         )
     if match is None and dataset is not None and scale is not None:
         match = _as_said(model, dataset, input, target, scale, home)
-    return _push(model, name, match, {}, {}, home)
+    if run is None:
+        return _push(model, name, match, {}, {}, home)
+    entry = _push(model, name, match, run.metrics, {"run": run.id, **run.record.data["lineage"]}, home)
+    run.record.write(model=entry.ref)
+    return entry
 
 
 def publish_tracked(
     model: Any, name: str, dataset: str | None, metrics: Mapping[str, float], lineage: Mapping[str, Any]
 ) -> ModelEntry:
-    """As `publish`, at the end of a run that saw what `fit` received."""
+    """As `publish`, at the end of a script under `lep run`, which saw what `fit` received."""
     return _push(model, name, _match(model, dataset, None), metrics, lineage, None)
+
+
+def publish_in_run(run: Run, model: Any, name: str, tags: Sequence[str], metrics: Mapping[str, float]) -> ModelEntry:
+    """What `run.publish` does with a Keras model."""
+    lineage = {"run": run.id, **run.record.data["lineage"]}
+    entry = _push(model, name, _match(model, None, run.home), metrics, lineage, run.home)
+    for tag in tags:
+        entry = ModelStore(run.home).tag(entry.ref, tag)
+    return entry
+
+
+def is_keras(model: Any) -> bool:
+    return any(cls.__module__.startswith("keras.src.models") for cls in type(model).__mro__)
 
 
 def load(ref: str, home: Home | None = None) -> Any:

@@ -365,13 +365,12 @@ class Run:
         self._looping = False
         if self._saved_step != self.step:
             self.save()
-        reason = self.stop_reason
-        if reason is None and self.step != self._last_step:
-            reason = f"the time of {self._clock.limit_s:g} seconds is used"
+        if self.stop_reason is None and self.step != self._last_step:
+            self.stop_reason = f"the time of {self._clock.limit_s:g} seconds is used"
         self._progress.show(self.step, self._journal.shown(), last=True)
-        if reason:
-            self._say(f"run {self.id}: ended at step {self.step}: {reason}")
-        self.record.write(trained=True, stop_reason=reason, step=self.step, epoch=self.epoch)
+        if self.stop_reason:
+            self._say(f"run {self.id}: ended at step {self.step}: {self.stop_reason}")
+        self.record.write(trained=True, stop_reason=self.stop_reason, step=self.step, epoch=self.epoch)
 
     def finish(self, status: str = "finished") -> None:
         """Close the run's files and say how it ended: `finished`, `stopped` or `failed`. Comes by itself when the process ends."""
@@ -396,11 +395,14 @@ class Run:
         """Push `model`'s weights (averaged, with `ema`) to the zoo as the next version of `name`, and finish the run.
 
         The network is the kind `external`: its weights and lineage are kept, and your code builds it. `metrics`: default the run's.
+        A Keras model is published as `la.train.keras.publish` does it, and can be served.
         """
         from .external import publish_external
+        from .keras_publish import is_keras, publish_in_run
 
+        push = publish_in_run if is_keras(model) else publish_external
         with self.averaged():
-            entry = publish_external(self, model, name, tags, self.metrics if metrics is None else dict(metrics))
+            entry = push(self, model, name, tags, self.metrics if metrics is None else dict(metrics))
         self.record.data["model"] = entry.ref
         self.finish()
         return entry
