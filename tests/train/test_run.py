@@ -341,7 +341,7 @@ def test_a_time_budget_is_kept_over_all_processes(home):
     assert 0.1 < began < 1.0 and steps and run.progress > 0.8
     assert run.elapsed_s < 1.5  # a budget that began again would end at twice the time
     record = read_run(run.folder)
-    assert record["trained"] is True and record["stop_reason"] == "the time of 1 seconds is used"
+    assert record["trained"] is True and record["stop_reason"] == run.stop_reason == "the time of 1 seconds is used"
 
 
 def test_a_loop_leaves_the_time_that_is_reserved(home):
