@@ -29,7 +29,7 @@ ROWS_SEEN = 300_000
 EPOCHS = (3, 15)
 LABEL_SMOOTHING = 0.1
 # What undoes the caution of smoothed labels and of the average, where no validation rows say it better.
-SCALE = 1.5
+SCALE = 2.0
 # Highest rates of descent. Both are steep, and may be: rows have length √2, and many classes share the curvature of the loss.
 LINEAR_RATE = (1.0, 10.0)
 MOMENTUM = 0.9
