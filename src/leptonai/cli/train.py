@@ -120,8 +120,8 @@ def summarize(result: TrainResult) -> None:
     rows = ", ".join(f"{len(numbers):,} {part}" for part, numbers in plan.parts.items() if len(numbers))
     click.echo(f"\n{plan.task.name}, network {plan.kind}, {plan.dataset.ref}: {rows} rows")
     print_table(("metric", *metrics), metric_rows(metrics))
-    if result.run.stop_reason:
-        click.echo(f"Ended early: {result.run.stop_reason}.")
+    if result.stop_reason:
+        click.echo(f"Ended early: {result.stop_reason}.")
     click.echo(f"Time    {result.seconds:.1f} s")
     click.echo(f"Run     {result.run.folder}")
     if result.entry is None:
@@ -153,5 +153,5 @@ def as_data(result: TrainResult) -> dict[str, Any]:
         "rows": {part: len(rows) for part, rows in result.plan.parts.items()},
         "metrics": result.metrics,
         "seconds": round(result.seconds, 3),
-        "stop_reason": result.run.stop_reason,
+        "stop_reason": result.stop_reason,
     }

@@ -55,6 +55,11 @@ class TrainResult:
     began: float = field(repr=False)
     seconds: float = 0.0
 
+    @property
+    def stop_reason(self) -> str | None:
+        """Why training ended before its last epoch."""
+        return self.run.record.data.get("stop_reason")
+
 
 def train(recipe: Recipe, home: Home | None = None, *, resume: str | None = None) -> TrainResult:
     """Train what `recipe` says, and publish it.
@@ -270,16 +275,16 @@ class Best:
 
     def diverged(self, step: int) -> None:
         """The loss of `step` is not a number: keep what was good before, or say that there is nothing."""
-        self.sentence = f"the loss is not a number at step {step}"
+        sentence = f"the loss is not a number at step {step}"
         best = self.run.state.get("best")
         if best is None:
             raise Diverged(
-                self.sentence + "; nothing was published",
+                sentence + "; nothing was published",
                 fix="Lower train.learning_rate, or set train.clip: 1.0, and check the inputs for extreme values.",
             )
         self.run.state["seen"] = self.run.step
-        self.run.stop(self.sentence)
-        self.run.record.event(f"{self.sentence}; the weights of step {best['step']} are kept")
+        self.run.record.write(trained=True, stop_reason=sentence)
+        self.run.record.event(f"{sentence}; the weights of step {best['step']} are kept")
 
     def restore(self) -> None:
         """Put the best weights into the network; an evaluation that the budget cut off is made up for."""
