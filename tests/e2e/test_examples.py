@@ -58,7 +58,7 @@ def test_linear_regression(home):
 
 
 def test_fit_table(home):
-    output = python(home, EXAMPLES / "fit_table.py", "6s")
+    output = python(home, EXAMPLES / "fit_table.py", "20s")
     assert "'label': 'class_0'" in output and "task: tabular-classification" in output
     (name,) = ModelStore(home).names()
     assert ModelStore(home).resolve(name).manifest.metrics["test"]["accuracy"] > 0.85
