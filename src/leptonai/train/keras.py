@@ -108,16 +108,19 @@ class Tracker:
                 else:
                     callbacks = [*(callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]), counter]
                 bound.arguments["callbacks"] = callbacks
-            if bound.arguments.get("verbose", "auto") == "auto" and not os.environ.get(TERMINAL):
-                bound.arguments["verbose"] = 2  # a line an epoch: a bar of backspaces means nothing in a log
+            _print_lines(bound)
             return original(*bound.args, **bound.kwargs)
 
         return fit
 
     def _watch_evaluate(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(original)
+
         @functools.wraps(original)
         def evaluate(model: Any, *arguments: Any, **options: Any) -> Any:
-            answer = original(model, *arguments, **options)
+            bound = signature.bind(model, *arguments, **options)
+            _print_lines(bound)
+            answer = original(*bound.args, **bound.kwargs)
             # `fit` measures its validation data by this too, and reports that itself.
             if "_use_cached_eval_dataset" not in options and model is self._model and self._record is not None:
                 self._log(self._step, self._epoch, named(model.get_metrics_result(), "test"))
@@ -144,13 +147,22 @@ class Tracker:
             tracker.write(step, {**values, **extra})
         self._record.write(step=step, epoch=epoch, metrics=self._metrics)
 
-    def finish(self, name: str | None, dataset: str | None) -> None:
-        """The script has ended well: close the run, and publish its model as `name`."""
+    def close(self) -> None:
+        """The script has ended, well or not."""
         for tracker in self._trackers:
             tracker.close()
+
+    def finish(self, name: str | None, dataset: str | None) -> None:
+        """The script has ended well: publish its model as `name`."""
         if self._record is None or self._model is None or not name:
             return
         lineage = {"run": self._record.folder.name, **self._record.data["lineage"]}
         entry = publish_tracked(self._model, name, dataset, self._metrics, lineage)
         self._record.write(model=entry.ref)
         print(f"Published {entry.ref}.", file=sys.stderr)
+
+
+def _print_lines(call: inspect.BoundArguments) -> None:
+    """One line an epoch instead of a bar, if nobody watches: a bar of backspaces means nothing in a log."""
+    if call.arguments.get("verbose", "auto") == "auto" and not os.environ.get(TERMINAL):
+        call.arguments["verbose"] = 2

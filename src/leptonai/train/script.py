@@ -36,6 +36,8 @@ def main(arguments: list[str]) -> int:
     watch = _WatchKeras()
     sys.meta_path.insert(0, watch)
     status = execute(script, rest)
+    if watch.tracker is not None:
+        watch.tracker.close()
     if status == 0 and watch.tracker is not None:
         try:
             watch.tracker.finish(os.environ.get(PUBLISH) or None, os.environ.get(DATASET) or None)
