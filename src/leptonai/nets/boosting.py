@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,9 @@ from .trees import check_trees, only_trees
 # Below this many rows a second thread costs more than it gains.
 ONE_THREAD_ROWS = 512
 PATIENCE = 30
+# LightGBM's own defaults (a value needs 100 rows) leave categories of a table of 1,000 rows unused: AUC 0.77 against 0.79 on
+# german-credit, the same on adult-census.
+CATEGORIES = {"min_data_per_group": 20, "cat_smooth": 5.0, "cat_l2": 2.0, "max_cat_to_onehot": 1}
 
 
 class Boosting(Learner):
@@ -77,26 +82,31 @@ class Boosting(Learner):
     ) -> None:
         matrix = self._matrix(inputs)
         parts = list(self._parts(target, seed))
+        held_out = None
         if self.folds == 1 and validation is not None:
-            held_out = self._matrix(validation[0])
-            parts = [(np.arange(len(target)), None)]
-        boosters = []
-        for number, (train, stop) in enumerate(parts):
-            left = seconds_left(deadline)
-            if boosters and left < 0:
-                break
-            # The time that is left is shared by the ensembles to come.
-            until = None if deadline is None else time.monotonic() + max(left, 0) / (len(parts) - number)
-            watch = _Watch(until, progress, number * self.rounds, len(parts) * self.rounds)
-            stop_set = (held_out, validation[1], None) if stop is None else _take(stop, matrix, target, weights)
-            boosters.append(self._train(_take(train, matrix, target, weights), stop_set, seed + number, watch))
-        self.boosters = boosters
+            parts, held_out = [(np.arange(len(target)), None)], (self._matrix(validation[0]), validation[1], None)
+        # Folds side by side with one thread each, not one fold with many: no thread waits for another, which on a busy machine
+        # takes longer than the work, and the trees are the same on any number of cores.
+        workers = min(_threads(), len(parts))
+        clock = _Clock(deadline, progress, len(parts), workers, self.rounds)
+
+        def train(number: int) -> Any:
+            rows, stop = parts[number]
+            if number and clock.over:
+                return None
+            stop_set = held_out if stop is None else _take(stop, matrix, target, weights)
+            watch = _Watch(clock, number)
+            return self._train(_take(rows, matrix, target, weights), stop_set, seed + number, watch)
+
+        with ThreadPoolExecutor(workers) as pool:
+            self.boosters = [booster for booster in pool.map(train, range(len(parts))) if booster is not None]
 
     def _train(self, train: tuple, stop: tuple, seed: int, watch: _Watch) -> Any:
         import lightgbm as lgb
 
         columns = list(range(self.numbers, self.numbers + len(self.categories)))
-        shared = {"max_bin": 255, "verbose": -1, "num_threads": _threads(), "min_data_in_bin": 3}
+        threads = _threads() if self.folds == 1 else 1
+        shared = {"max_bin": 255, "verbose": -1, "num_threads": threads, "min_data_in_bin": 3}
         data = lgb.Dataset(train[0], train[1], weight=train[2], categorical_feature=columns, params=shared)
         held_out = lgb.Dataset(stop[0], stop[1], weight=stop[2], reference=data, params=shared)
         objective = {1: "regression", 2: "binary"}.get(self.outputs, "multiclass")
@@ -105,6 +115,7 @@ class Boosting(Learner):
             | self.options
             | {
                 "objective": objective,
+                **CATEGORIES,
                 "bagging_fraction": 0.8,
                 "bagging_freq": 1,
                 "seed": seed,
@@ -176,13 +187,38 @@ class Boosting(Learner):
         self.boosters = boosters
 
 
+class _Clock:
+    """The time and the progress that all folds share."""
+
+    def __init__(self, deadline: float | None, progress: Progress | None, folds: int, workers: int, rounds: int):
+        self.deadline, self.progress, self.folds, self.workers, self.rounds = deadline, progress, folds, workers, rounds
+        self.done, self.lock = [0] * folds, Lock()
+
+    @property
+    def over(self) -> bool:
+        return seconds_left(self.deadline) < 0
+
+    def until(self, fold: int) -> float | None:
+        """When `fold`, beginning now, has to end: what is left is shared by the folds to come, some of them at a time."""
+        if self.deadline is None:
+            return None
+        waves = -(-(self.folds - fold) // self.workers)
+        return time.monotonic() + max(seconds_left(self.deadline), 0.0) / waves
+
+    def tell(self, fold: int, done: int, loss: float) -> None:
+        if self.progress:
+            with self.lock:
+                self.done[fold] = done
+                self.progress(sum(self.done), self.folds * self.rounds, loss)
+
+
 class _Watch:
-    """A LightGBM callback: tells progress, and stops before a round that would end after the deadline."""
+    """A LightGBM callback: tells progress, and stops before a round that would end after the fold's time."""
 
     order, before_iteration = 0, False
 
-    def __init__(self, deadline: float | None, progress: Progress | None, done: int, total: int):
-        self.deadline, self.progress, self.done, self.total = deadline, progress, done, total
+    def __init__(self, clock: _Clock, fold: int):
+        self.clock, self.fold, self.until = clock, fold, clock.until(fold)
         self.last = time.monotonic()
 
     def __call__(self, environment: Any) -> None:
@@ -191,9 +227,8 @@ class _Watch:
         now = time.monotonic()
         took, self.last = now - self.last, now
         results = environment.evaluation_result_list
-        if self.progress:
-            self.progress(self.done + environment.iteration + 1, self.total, float(results[0][2]))
-        if self.deadline is not None and now + took > self.deadline:
+        self.clock.tell(self.fold, environment.iteration + 1, float(results[0][2]))
+        if self.until is not None and now + took > self.until:
             raise EarlyStopException(environment.iteration, results)
 
 
