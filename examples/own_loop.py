@@ -13,7 +13,7 @@ import leptonai as la
 digits = load_digits()
 x, y = torch.tensor(digits.data / 16, dtype=torch.float32), torch.tensor(digits.target)
 
-run = la.Run("own-loop", seed=0, checkpoint_every="1 epoch")
+run = la.Run("own-loop", seed=0)
 model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Dropout(0.2), nn.Linear(128, 10))
 optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
 loader = DataLoader(TensorDataset(x[:1500], y[:1500]), batch_size=32, shuffle=True)
