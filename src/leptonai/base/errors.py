@@ -74,6 +74,19 @@ class Unavailable(LeptonError):
     status, exit_code = 503, 8
 
 
+class Unauthenticated(LeptonError):
+    """There is no credential, or not one that is valid now."""
+
+    status, exit_code = 401, 9
+
+
+class TooMany(LeptonError):
+    """A limit was reached; `retry_after_s` says when to try again."""
+
+    status, exit_code = 429, 10
+    retry_after_s = 1
+
+
 class Missing(Unavailable):
     """An optional package is not installed; `extra` names what to install."""
 

@@ -1,0 +1,1 @@
+"""Who may do what: workspaces, members and their roles, API keys, secrets. `access.authorise` is the only way in."""
