@@ -6,6 +6,7 @@ import lightgbm as lgb
 import numpy as np
 import pytest
 
+from leptonai.nets.registry import build, load_state
 from leptonai.nets.trees import check_trees, only_trees
 
 
@@ -36,6 +37,27 @@ def resized(text):
 def test_what_lightgbm_writes_passes(text):
     check_trees(text, 2, 1)
     assert resized(text) == text and "cat_boundaries" in text
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_whatever_a_table_holds_its_trees_pass(seed):
+    """Missing and extreme numbers, constants, rare categories, weights: what was trained can be loaded."""
+    rng = np.random.default_rng(seed)
+    rows, outputs = int(rng.integers(8, 300)), int(rng.integers(1, 5))
+    plain = rng.normal(size=(rows, 4))
+    numbers = plain * 10.0 ** rng.integers(-300, 300, 4)
+    numbers[rng.random((rows, 4)) < 0.2] = np.nan
+    numbers[:, 3] = 7.0
+    inputs = {"numbers": numbers, "categories": rng.integers(0, 40, (rows, 2))}
+    target = plain[:, 0] + np.isnan(numbers[:, 1])
+    if outputs > 1:
+        target = np.argsort(np.argsort(target)) % outputs
+    config = {"numbers": 4, "categories": [40, 40], "outputs": outputs, "rounds": 30, "folds": 2, "min_rows": 3}
+    network = build("lightgbm", config)
+    network.fit(inputs, target, weights=rng.random(rows) + 0.1)
+    again = build("lightgbm", config)
+    load_state(again, network.state())
+    assert np.array_equal(again.predict(inputs), network.predict(inputs))
 
 
 def test_trees_of_one_leaf_pass():

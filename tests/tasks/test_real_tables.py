@@ -19,14 +19,18 @@ pytestmark = [
 ]
 
 
-def ours_and_floor(home, table: str, target: str, task_name: str) -> tuple[dict, dict]:
+# Columns that tell the target in other words.
+TELLING = {"heart-disease-uci": "num"}
+
+
+def ours_and_floor(home, table: str, target: str, task_name: str, seed: int = 0) -> tuple[dict, dict]:
     """Metrics of our default and of HistGradientBoosting on the same 20 % of the rows."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     dataset = import_data(table, DATA / table / "train.csv", home=home)
     assert infer_task(dataset, target) == task_name
-    task, columns = task_class(task_name).plan(dataset, target, None), dataset.columns()
-    order = np.random.default_rng(0).permutation(dataset.num_rows)
+    task, columns = task_class(task_name).plan(dataset, target, inputs_of(dataset, table, target)), dataset.columns()
+    order = np.random.default_rng(seed).permutation(dataset.num_rows)
     cut = dataset.num_rows // 5
     test, train = np.sort(order[:cut]), np.sort(order[cut:])
     task.fit(columns, train)
@@ -44,6 +48,10 @@ def ours_and_floor(home, table: str, target: str, task_name: str) -> tuple[dict,
     return task.metrics(truth, model.outputs(columns, test, batch=100_000)), task.metrics(truth, outputs)
 
 
+def inputs_of(dataset, table, target):
+    return [name for name in dataset.schema.names if name not in (target, TELLING.get(table))]
+
+
 @pytest.mark.parametrize(
     ("table", "target"),
     [
@@ -54,14 +62,18 @@ def ours_and_floor(home, table: str, target: str, task_name: str) -> tuple[dict,
     ],
 )
 def test_classification(home, table, target):
-    ours, floor = ours_and_floor(home, table, target, "tabular-classification")
-    print(table, ours, floor)
+    # 160 test rows say little: small tables are split three times.
+    seeds = range(1 if table == "adult-census" else 3)
+    pairs = [ours_and_floor(home, table, target, "tabular-classification", seed) for seed in seeds]
+    ours, floor = ({name: np.mean([p[side][name] for p in pairs]) for name in pairs[0][0]} for side in (0, 1))
+    print(table, "ours", ours["accuracy"], ours["roc_auc"], "floor", floor["accuracy"], floor["roc_auc"])
     assert ours["roc_auc"] > floor["roc_auc"] - 0.01
+    assert ours["log_loss"] < floor["log_loss"]
     if table == "adult-census":
-        assert ours["roc_auc"] > 0.927 - 0.004 and ours["accuracy"] > 0.871 - 0.005
+        assert ours["accuracy"] > floor["accuracy"] - 0.002
 
 
 def test_regression(home):
     ours, floor = ours_and_floor(home, "california-housing", "median_house_value", "tabular-regression")
-    print(ours, floor)
+    print("california-housing ours", ours["rmse"], "floor", floor["rmse"])
     assert ours["rmse"] < min(47_900, floor["rmse"])

@@ -41,7 +41,8 @@ class TableInputs(nn.Module):
         parts = []
         if numbers is not None:
             missing = numbers.isnan()
-            z = ((numbers - self.center) / self.scale).masked_fill(missing, 0.0)
+            # The bound keeps the square below from overflowing, which would turn the largest numbers into 0.
+            z = ((numbers - self.center) / self.scale).masked_fill(missing, 0.0).clamp(-1e6, 1e6)
             parts.append((z / (1 + (z / CLIP) ** 2).sqrt()).float())
             if len(self.absent):
                 parts.append(missing[:, self.absent].float())

@@ -48,8 +48,8 @@ class Linear(Learner):
         progress: Progress | None = None,
     ) -> None:
         if self.numbers:
-            self.center = np.nanmean(inputs["numbers"], axis=0)
-            deviation = np.nanstd(inputs["numbers"], axis=0)
+            known = np.ma.masked_invalid(inputs["numbers"])
+            self.center, deviation = known.mean(axis=0).filled(0.0), known.std(axis=0).filled(0.0)
             self.scale = np.where(deviation > 0, deviation, 1.0)
         matrix = self._matrix(inputs)
         if self.outputs == 1:

@@ -15,6 +15,8 @@ CATEGORICAL, DECISIONS = 1, 16
 # As LightGBM writes them. Its parser reads "1e3" or "1_0" for a whole number as something else than Python does.
 _INTEGER = re.compile(r"-?[0-9]{1,10}\Z")
 _FLOAT = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-][0-9]+)?\Z")
+# A split between missing and all other numbers has the threshold inf.
+_THRESHOLD = re.compile(rf"-?inf\Z|{_FLOAT.pattern}")
 HEADER = {
     "version": r"v4",
     "num_class": r"[0-9]{1,5}",
@@ -31,8 +33,6 @@ TREE = {
     "leaf_weight", "leaf_count", "internal_value", "internal_weight", "internal_count", "is_linear", "shrinkage",
 }  # fmt: skip
 CATEGORIES = {"cat_boundaries", "cat_threshold"}
-
-
 END = "end of trees\n"
 
 
@@ -93,7 +93,7 @@ def _check_tree(tree: dict[str, str], columns: int) -> None:
     if not splits:
         return
     feature, decision = _integers(tree, "split_feature", splits), _integers(tree, "decision_type", splits)
-    threshold = _numbers(tree, "threshold", splits)
+    threshold = _numbers(tree, "threshold", splits, _THRESHOLD)
     if feature.min() < 0 or feature.max() >= columns:
         raise ValueError("it splits by a column that is not there")
     if decision.min() < 0 or decision.max() >= DECISIONS:
@@ -130,11 +130,11 @@ def _check_children(tree: dict[str, str], splits: int, leaves: int) -> None:
         raise ValueError("two splits lead to the same place")
 
 
-def _numbers(section: dict[str, str], name: str, size: int) -> np.ndarray:
+def _numbers(section: dict[str, str], name: str, size: int, form: re.Pattern[str] = _FLOAT) -> np.ndarray:
     parts = section.get(name, "").split(" ")
     if len(parts) != size:
         raise ValueError(f"{name} has {len(parts)} values, not {size}")
-    if not all(map(_FLOAT.match, parts)):
+    if not all(map(form.match, parts)):
         raise ValueError(f"{name} has a value that is not a number")
     return np.array([float(part) for part in parts])
 
