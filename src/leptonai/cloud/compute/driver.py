@@ -144,7 +144,13 @@ class Driver(Protocol):
         """Remove record, logs and files of a workload that has ended. Raises Conflict if it has not."""
 
     def logs(
-        self, id: str, *, since_ns: int | None = None, until_ns: int | None = None, offset: int = 0, follow: bool = False
+        self,
+        id: str,
+        *,
+        since_ns: int | None = None,
+        until_ns: int | None = None,
+        offset: int = 0,
+        follow: bool = False,
     ) -> Iterator[LogLine]:
         """Lines from `offset` on; with `follow` until the workload has ended. Raises NotFound."""
 

@@ -1,0 +1,440 @@
+"""The driver of this machine. Owns `LEPTON_HOME/cloud/workloads`: one folder per workload, and `admitted.json`, who may start.
+
+Nothing that matters is in memory: several planes may have a driver on one home, and any may be killed between two lines. Who
+starts is decided under one lock and written, for a gang at one stroke, before any shim is started; whoever comes next starts
+what was admitted and has no state yet. The shim's own lock makes a second start harmless.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ...base.errors import Conflict, InvalidInput, NotFound, Unavailable
+from ...base.files import write_atomic
+from ...base.home import Home
+from ...base.paths import check_name
+from . import container, sandbox
+from .admission import decide, total
+from .driver import HOST, Capacity, LogLine, Mount, Observation, Resources, Workload
+from .environment import check_env, workload_env
+from .limits import parent_cgroup
+from .logs import LogReader, follow_async, read_all
+from .logs import follow as follow_lines
+from .record import ENDED, Record, write_private
+from .tree import kill_marked
+
+PORTS = range(20_000, 32_000)
+"""Below the range from which the system itself takes ports for outgoing connections."""
+MAX_STARTS_AT_ONCE = 8
+
+
+class LocalDriver:
+    def __init__(self, home: Home | None = None, *, capacity: Resources | None = None, isolate: bool = True):
+        """`capacity`: what may be used in all (None: this machine). `isolate`: plain processes run in bubblewrap where it is."""
+        self.home = home or Home.current()
+        self.root = self.home.root / "cloud" / "workloads"
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.total = capacity or machine()
+        self._bubblewrap = sandbox.bubblewrap() if isolate else None
+        self._records: dict[str, Record] = {}
+        self._mutex = threading.RLock()
+        self._starting: list[tuple[Record, subprocess.Popen]] = []
+        self._failures: dict[str, int] = {}
+        self._sweep()
+
+    # -- the contract
+
+    def launch(self, workload: Workload) -> None:
+        check_name(workload.id, "workload")
+        if (self.root / workload.id).exists():
+            return
+        runtime = self._check(workload)
+        Record.create(self.root / workload.id, workload, runtime)
+        self._advance()
+
+    def observe(self, owner: str | None = None) -> dict[str, Observation]:
+        self._advance()
+        with self._mutex:
+            seen = [record.observation() for record in self._all()]
+        return {one.id: one for one in seen if owner is None or f"{one.workspace}/{one.owner}" == owner}
+
+    def stop(self, id: str, grace_s: float = 30.0) -> None:
+        record = self._find(id)
+        if record is not None:
+            self._stop(record, "Stopped", "it was stopped", grace_s)
+            self._advance()
+
+    def forget(self, id: str) -> None:
+        record = self._find(id)
+        if record is None:
+            return
+        state = record.state()
+        if state is None or state["state"] not in ENDED:
+            raise Conflict(f"workload {id!r} has not ended", fix="Stop it first.")
+        with self._mutex:
+            record.remove()
+            self._records.pop(id, None)
+
+    def logs(
+        self,
+        id: str,
+        *,
+        since_ns: int | None = None,
+        until_ns: int | None = None,
+        offset: int = 0,
+        follow: bool = False,
+    ) -> Iterator[LogLine]:
+        record = self._required(id)
+        reader = LogReader(record.log, offset, since_ns=since_ns, until_ns=until_ns)
+        return follow_lines(reader, lambda: self._over(record)) if follow else read_all(reader)
+
+    def follow(self, id: str, *, since_ns: int | None = None, offset: int = 0) -> AsyncIterator[list[LogLine]]:
+        """As `logs(follow=True)`, for an event loop. Raises NotFound."""
+        record = self._required(id)
+        return follow_async(LogReader(record.log, offset, since_ns=since_ns), lambda: self._over(record))
+
+    def capacity(self) -> Capacity:
+        with self._mutex:
+            admitted = self._admitted()
+            used = total(record.resources for record in self._all() if record.id in admitted and not _ended(record))
+        return Capacity(self.total, used)
+
+    def _sweep(self) -> None:
+        """Remove what a crash left half removed or half made. An hour: another plane may be making it."""
+        for folder in self.root.glob(".*"):
+            old = time.time() - folder.stat().st_mtime > 3600
+            if folder.is_dir() and (old or folder.name.startswith(".gone-")):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    # -- accepting
+
+    def _check(self, workload: Workload) -> str | None:
+        """Refuse what can never run here; the container runtime it needs, if any."""
+        for text in (*workload.command, workload.image or ""):
+            if "\0" in text:
+                raise InvalidInput("a command may not hold a NUL byte", received=text)
+        check_env(workload.env)
+        needed = workload.resources.times(workload.gang_size)
+        if not needed.fits(self.total):
+            raise Unavailable(
+                f"{workload.owner} wants more than this machine has",
+                received=_words(needed) + (f" for {workload.gang_size} workers" if workload.gang_size > 1 else ""),
+                expected=f"at most {_words(self.total)}",
+                fix="Choose a smaller resource shape or fewer workers.",
+            )
+        for mount in workload.mounts:
+            if not mount.source.is_dir():
+                raise InvalidInput(
+                    f"there is nothing to mount at {mount.target}", received=str(mount.source), expected="a folder"
+                )
+        if workload.image is None or workload.image == HOST:
+            if not workload.command:
+                raise InvalidInput(
+                    f"{workload.owner} has no command", fix="Give a command (--command, --container-command)."
+                )
+            return None
+        return container.require_runtime(workload.image, int(time.monotonic() // 60))
+
+    # -- moving on: admit, start, find the dead
+
+    def _advance(self) -> None:
+        with self._mutex, self._exclusive():
+            self._collect_starts()
+            records = self._all()
+            self._bury(records)
+            admitted = self._admit(records)
+            self._start(record for record in records if record.id in admitted and record.state() is None)
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """One plane at a time decides on this machine."""
+        handle = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def _all(self) -> list[Record]:
+        """Records of every workload that is on disk, the oldest first."""
+        names = {name for name in os.listdir(self.root) if not name.startswith(".") and name != "admitted.json"}
+        for gone in self._records.keys() - names:
+            del self._records[gone]
+        for name in names - self._records.keys():
+            try:
+                self._records[name] = Record(self.root / name)
+            except FileNotFoundError:  # forgotten by another plane just now
+                continue
+        return sorted(self._records.values(), key=lambda record: (record.queued_at, record.id))
+
+    def _bury(self, records: Iterable[Record]) -> None:
+        """A shim that was killed cannot say so: what it left is ended and recorded as lost."""
+        for record in records:
+            state = record.state()
+            if state is None or state["state"] in ENDED or record.shim_lives():
+                continue
+            state = record.state()  # it may have ended between the two looks
+            if state is not None and state["state"] not in ENDED:
+                kill_marked(record.id)
+                self._remove_container(record)
+                record.end(state="lost", reason="Lost", message="its shim was killed, or the machine was restarted")
+
+    def _admitted(self) -> dict[str, dict[str, Any]]:
+        try:
+            return json.loads((self.root / "admitted.json").read_bytes())
+        except FileNotFoundError:
+            return {}
+
+    def _admit(self, records: list[Record]) -> dict[str, dict[str, Any]]:
+        """Decide who starts, and with which ports and GPUs; written before it is done."""
+        before = self._admitted()
+        alive = {record.id: record for record in records if not _ended(record)}
+        admitted = {id: given for id, given in before.items() if id in alive}
+        waiting = [record for record in alive.values() if record.id not in admitted]
+        if waiting:
+            running = [alive[id].claim(alive[id].stopping) for id in admitted]
+            decision = decide([record.claim() for record in waiting], running, self.total, time.time())
+            for id in decision.preempt:
+                self._stop(
+                    alive[id], "Preempted", "it made room for a workload of higher priority", alive[id].asked["grace_s"]
+                )
+            for id in decision.admit:
+                admitted[id] = self._grant(alive[id], admitted.values())
+        if admitted != before:
+            write_atomic(self.root / "admitted.json", json.dumps(admitted))
+        return admitted
+
+    def _grant(self, record: Record, others: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        others = list(others)
+        taken_gpus = {gpu for other in others for gpu in other["gpus"]}
+        gpus = [gpu for gpu in range(self.total.gpus) if gpu not in taken_gpus][: record.resources.gpus]
+        taken = {port for other in others for port in other["ports"]}
+        return {"gpus": gpus, "ports": free_ports(record.asked["ports"], taken)}
+
+    def _start(self, records: Iterable[Record]) -> None:
+        busy = {record.id for record, _ in self._starting}
+        for record in records:
+            if record.id in busy:
+                continue
+            if len(self._starting) >= MAX_STARTS_AT_ONCE:
+                self._collect_starts(wait=True)
+            try:
+                write_private(record.folder / "start.json", self._start_file(record))
+                command = [sys.executable, "-m", "leptonai.cloud.compute.shim", str(record.folder)]
+                with open(record.folder / "shim.log", "ab") as log:
+                    shim = subprocess.Popen(
+                        command,
+                        env=shim_env(),
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        start_new_session=True,
+                    )
+            except FileNotFoundError:  # it has started, or was stopped, since we looked
+                continue
+            self._starting.append((record, shim))
+        self._collect_starts(wait=True)
+
+    def _collect_starts(self, wait: bool = False) -> None:
+        """The first process of a shim ends when the second holds the lock."""
+        left = []
+        for record, shim in self._starting:
+            if shim.poll() is None and not wait:
+                left.append((record, shim))
+            elif shim.wait() != 0:
+                self._start_failed(record)
+        self._starting = left
+
+    def _start_failed(self, record: Record) -> None:
+        """A machine without memory or processes may have some soon; after three times it is an error of the workload."""
+        self._failures[record.id] = self._failures.get(record.id, 0) + 1
+        if self._failures[record.id] >= 3 and record.state() is None:
+            words = (record.folder / "shim.log").read_text(errors="replace").strip().splitlines()[-1:] or [
+                "no reason given"
+            ]
+            record.end(state="exited", exit_code=127, reason="Error", message=f"its shim could not start: {words[0]}")
+
+    def _start_file(self, record: Record) -> dict[str, Any]:
+        """What the shim executes. Raises FileNotFoundError if the environment is gone: it has started."""
+        admitted = self._admitted()
+        given, asked = admitted[record.id], record.asked
+        workload = Workload(
+            **{
+                **asked,
+                "command": tuple(asked["command"]),
+                "resources": record.resources,
+                "mounts": tuple(_mount(mount) for mount in asked["mounts"]),
+                "container_ports": tuple(asked["container_ports"]),
+                "env": record.environment(),
+            }
+        )
+        ports, gpus = tuple(given["ports"]), tuple(given["gpus"])
+        work = record.work
+        work.mkdir(parents=True, exist_ok=True, mode=0o700)
+        master = self._master_port(record, admitted)
+        env = workload_env(workload, work, self.home, ports=ports, gpus=gpus, master_port=master)
+        start = {
+            "id": record.id,
+            "env": env,
+            "folder": str(work),
+            "ports": ports,
+            "gpus": gpus,
+            "cpu": record.resources.cpu,
+            "memory_bytes": record.resources.memory_bytes,
+            "time_limit_s": asked["time_limit_s"],
+            "grace_s": asked["grace_s"],
+            "cgroup_parent": parent_cgroup(),
+            "wrappers": 0,
+            "watch": True,
+        }
+        if record.runtime:
+            inside = env | {"PORT": str((workload.container_ports or ports or ("",))[0])}
+            named = Workload(
+                **{**vars(workload), "env": {name: inside[name] for name in env if name not in _OF_THE_MACHINE}}
+            )
+            return start | {
+                "argv": container.run_argv(record.runtime, named, work, ports, gpus),
+                "env": inside,
+                "cgroup_parent": None,
+                "watch": False,  # the runtime's daemon enforces the limits
+                "oom_check": container.oom_argv(record.runtime, record.id),
+                "cleanup": container.remove_argv(record.runtime, record.id),
+            }
+        _link_mounts(workload, work)
+        if self._bubblewrap is None:
+            return start | {"argv": workload.command}
+        workspace = self.home.root / "workspaces" / workload.workspace
+        workspace.mkdir(parents=True, exist_ok=True)
+        argv = sandbox.wrap(
+            self._bubblewrap,
+            workload.command,
+            folder=work,
+            home=self.home.root,
+            workspace=workspace,
+            mounts=workload.mounts,
+            devices=bool(gpus),
+        )
+        return start | {"argv": argv, "wrappers": sandbox.WRAPPERS}
+
+    def _master_port(self, record: Record, admitted: dict[str, dict[str, Any]]) -> int | None:
+        """The first port of member 0 of the gang."""
+        gang = record.claim().gang
+        for other in self._records.values() if gang else ():
+            ports = admitted.get(other.id, {}).get("ports")
+            if other.claim().gang == gang and other.asked["index"] == 0 and ports:
+                return ports[0]
+        return None
+
+    # -- stopping
+
+    def _stop(self, record: Record, reason: str, message: str, grace_s: float) -> None:
+        if _ended(record) or record.end(only_queued=True, state="exited", reason=reason, message=message):
+            return
+        record.ask_to_stop(reason, message, grace_s)
+
+    def _remove_container(self, record: Record) -> None:
+        if record.runtime:
+            subprocess.run(
+                container.remove_argv(record.runtime, record.id), capture_output=True, timeout=60, check=False
+            )
+
+    # -- finding
+
+    def _find(self, id: str) -> Record | None:
+        with self._mutex:
+            if id not in self._records:
+                self._all()
+            return self._records.get(id)
+
+    def _required(self, id: str) -> Record:
+        record = self._find(id)
+        if record is None:
+            raise NotFound(f"there is no workload {id!r} on this machine")
+        return record
+
+    def _over(self, record: Record) -> bool:
+        """Whether its log is complete: it has ended, or is gone, or its shim is."""
+        if not record.folder.exists():
+            return True
+        state = record.state()
+        return state is not None and (state["state"] in ENDED or not record.shim_lives())
+
+
+_OF_THE_MACHINE = ("PATH", "HOME", "TMPDIR", "VIRTUAL_ENV", "LEPTON_HOME", "USER", "LD_LIBRARY_PATH")
+"""Variables that mean nothing inside a container."""
+
+
+def _ended(record: Record) -> bool:
+    state = record.state()
+    return state is not None and state["state"] in ENDED
+
+
+def _mount(mount: dict[str, Any]) -> Mount:
+    return Mount(Path(mount["source"]), mount["target"], mount["read_only"])
+
+
+def _link_mounts(workload: Workload, work: Path) -> None:
+    """A plain process finds what is mounted at /mnt/data at ./mnt/data of its folder."""
+    for mount in workload.mounts:
+        link = work / mount.target.lstrip("/")
+        if not link.is_symlink() and not link.exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(mount.source)
+
+
+def _words(resources: Resources) -> str:
+    text = f"{resources.cpu:g} CPU, {resources.memory_bytes / 2**30:.1f} GiB"
+    return text + (f", {resources.gpus} GPU" if resources.gpus else "")
+
+
+def shim_env() -> dict[str, str]:
+    """What a shim itself needs: nothing of the plane's but where its code is."""
+    return {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME") if name in os.environ}
+
+
+def machine() -> Resources:
+    """What this machine has in all."""
+    cpus = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    gpus = len([path for path in Path("/dev").glob("nvidia*") if path.name[6:].isdigit()])
+    return Resources(float(cpus), memory, gpus)
+
+
+def free_ports(count: int, taken: set[int]) -> list[int]:
+    """`count` ports on which nothing listens and that nobody else was given."""
+    found: list[int] = []
+    # Begin at a place of our own, so that two homes on one machine seldom meet.
+    begin = (os.getpid() * 97 + time.monotonic_ns() // 1_000_000) % len(PORTS)
+    for step in range(len(PORTS)):
+        if len(found) == count:
+            return found
+        port = PORTS[(begin + step) % len(PORTS)]
+        if port not in taken and _is_free(port):
+            found.append(port)
+    if len(found) < count:
+        raise Unavailable(
+            "no free TCP ports are left on this machine", expected=f"{count} of {PORTS.start}-{PORTS.stop - 1}"
+        )
+    return found
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))  # noqa: S104
+        except OSError:
+            return False
+        return True
