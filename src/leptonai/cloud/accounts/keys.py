@@ -49,7 +49,7 @@ def make_key(
     """
     wanted = check_scopes(scopes) if scopes is not None else maker.scopes
     if maker.role != "system":
-        check_no_wider(maker.role, maker.scopes, wanted)
+        check_no_wider(maker.scopes, wanted)
         expires_at = _no_longer(connection, maker, expires_at)
     if expires_at is not None and not now_ms() < expires_at <= now_ms() + MAX_LIFE_MS:
         raise InvalidInput(

@@ -23,6 +23,7 @@ from .fields import (
     ReplicaStatus,
     ReservationConfig,
     SchedulingPolicy,
+    Spec,
     StorageAttachment,
     Termination,
     Token,
@@ -91,7 +92,7 @@ class RoutingPolicy(Piece):
     enable_header_based_replica_routing: bool | None = None
 
 
-class EndpointSpec(Piece):
+class EndpointSpec(Spec):
     container: Container | None = None
     resource_requirement: ResourceRequirement | None = None
     auto_scaler: AutoScaler | None = None
@@ -116,8 +117,6 @@ class EndpointSpec(Piece):
     load_balance_config: LoadBalance | None = None
     photon_namespace: str | None = None
     photon_id: str | None = None
-    restarted: int | None = None
-    """Grows with every restart that is asked for; a new value means new replicas."""
 
     @property
     def replicas(self) -> tuple[int, int]:

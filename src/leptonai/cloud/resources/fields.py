@@ -11,6 +11,21 @@ class Piece(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_o
     """Base of all pieces: strict in, compact out."""
 
 
+class Spec(Piece):
+    """What the plane keeps beside a spec; users write it as metadata, never in the spec (`KEPT`)."""
+
+    title: str | None = None
+    """The user's name for it, where the plane gives the unique one."""
+    visibility: Literal["public", "private"] | None = None
+    semantic_version: str | None = None
+    """MAJOR.MINOR: the major part moves with a change that needs new replicas."""
+    restarted: int | None = None
+    """Moves with every restart that is asked for; a new value means new replicas."""
+
+
+KEPT = ("title", "visibility", "semantic_version", "restarted")
+
+
 class Affinity(Piece):
     allowed_providers: list[str] | None = None
     allowed_dedicated_node_groups: list[str] | None = None

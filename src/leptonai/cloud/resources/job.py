@@ -20,6 +20,7 @@ from .fields import (
     ReplicaStatus,
     ReservationConfig,
     SegmentConfig,
+    Spec,
     StorageAttachment,
     Termination,
     UserSecurityContext,
@@ -35,7 +36,7 @@ class TimeSchedule(Piece):
     start_at: int | None = None
 
 
-class JobSpec(Piece):
+class JobSpec(Spec):
     """`ttl_seconds_after_finished`: from the end until the job moves to the archive. `shared_memory_size` in MiB."""
 
     resource_shape: str | None = None

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from ...base.errors import InvalidInput
-from .fields import AuthConfig, LoadBalance, Piece
+from .fields import AuthConfig, LoadBalance, Piece, Spec
 
 
 class SecretSpec(Piece):
@@ -37,7 +37,7 @@ class Shadowing(Piece):
     endpoint: IngressEndpoint | None = None
 
 
-class IngressSpec(Piece):
+class IngressSpec(Spec):
     """A host name whose requests are split over endpoints by weight."""
 
     domain_name: str
@@ -122,7 +122,7 @@ class StorageRuleSpec(Piece):
     nodegroup_id: str | None = None
 
 
-class TemplateSpec(Piece):
+class TemplateSpec(Spec):
     content: Any = None
     json_schema: Any = None
     workload_type: Literal["job", "pod", "deployment"] | None = None

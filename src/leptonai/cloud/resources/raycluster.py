@@ -14,6 +14,7 @@ from .fields import (
     QueueConfig,
     ReservationConfig,
     SegmentConfig,
+    Spec,
     UserSecurityContext,
 )
 
@@ -52,7 +53,7 @@ class Autoscaler(Piece):
     ray_worker_idle_timeout: int | None = None
 
 
-class RayClusterSpec(Piece):
+class RayClusterSpec(Spec):
     image: str | None = None
     image_pull_secrets: list[str] | None = None
     ray_version: str | None = None
