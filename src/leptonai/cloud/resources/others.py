@@ -37,7 +37,7 @@ class Shadowing(Piece):
     endpoint: IngressEndpoint | None = None
 
 
-class IngressSpec(Spec):
+class IngressSpec(Spec, kw_only=True):
     """A host name whose requests are split over endpoints by weight."""
 
     domain_name: str
