@@ -134,8 +134,9 @@ class Driver(Protocol):
         Raises InvalidInput (it can never be meant) or Unavailable (not on this machine: too large, no image runtime)."""
 
     def observe(self, owner: str | None = None) -> dict[str, Observation]:
-        """All that this driver knows, dead or alive, by id; only those of `owner` (`workspace/kind/name`) if given.
-        Moves the queue on. Survives restarts of the plane."""
+        """All that this driver knows, dead or alive, by id; survives restarts of the plane. Moves the queue on.
+
+        `owner` (`workspace/kind/name`): only its workloads, as the last look at all of them left them."""
 
     def stop(self, id: str, grace_s: float = 30.0) -> None:
         """SIGTERM, after `grace_s` SIGKILL of all its processes; returns at once. Idempotent; unknown ids are ignored."""

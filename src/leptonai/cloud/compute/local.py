@@ -65,10 +65,11 @@ class LocalDriver:
         self._advance()
 
     def observe(self, owner: str | None = None) -> dict[str, Observation]:
-        self._advance()
+        if owner is None:
+            self._advance()
         with self._mutex:
-            seen = [record.observation() for record in self._all()]
-        return {one.id: one for one in seen if owner is None or f"{one.workspace}/{one.owner}" == owner}
+            records = [record for record in self._all() if owner is None or record.owner == owner]
+        return {record.id: record.observation() for record in records}
 
     def stop(self, id: str, grace_s: float = 30.0) -> None:
         record = self._find(id)
@@ -210,18 +211,25 @@ class LocalDriver:
                 self._stop(
                     alive[id], "Preempted", "it made room for a workload of higher priority", alive[id].asked["grace_s"]
                 )
-            for id in decision.admit:
-                admitted[id] = self._grant(alive[id], admitted.values())
+            admitted |= self._grants([alive[id] for id in decision.admit], admitted)
         if admitted != before:
             write_atomic(self.root / "admitted.json", json.dumps(admitted))
         return admitted
 
-    def _grant(self, record: Record, others: Iterable[dict[str, Any]]) -> dict[str, Any]:
-        others = list(others)
-        taken_gpus = {gpu for other in others for gpu in other["gpus"]}
-        gpus = [gpu for gpu in range(self.total.gpus) if gpu not in taken_gpus][: record.resources.gpus]
-        taken = {port for other in others for port in other["ports"]}
-        return {"gpus": gpus, "ports": free_ports(record.asked["ports"], taken)}
+    def _grants(self, records: list[Record], others: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Ports and GPUs of those that are admitted together; none of them is admitted if they run out."""
+        gpus = [gpu for gpu in range(self.total.gpus) if all(gpu not in other["gpus"] for other in others.values())]
+        ports = free_ports(
+            sum(record.asked["ports"] for record in records),
+            {port for other in others.values() for port in other["ports"]},
+        )
+        granted = {}
+        for record in records if ports is not None else ():
+            granted[record.id] = {
+                "gpus": [gpus.pop(0) for _ in range(record.resources.gpus)],
+                "ports": [ports.pop(0) for _ in range(record.asked["ports"])],
+            }
+        return granted
 
     def _start(self, records: Iterable[Record]) -> None:
         busy = {record.id for record, _ in self._starting}
@@ -412,22 +420,18 @@ def machine() -> Resources:
     return Resources(float(cpus), memory, gpus)
 
 
-def free_ports(count: int, taken: set[int]) -> list[int]:
-    """`count` ports on which nothing listens and that nobody else was given."""
+def free_ports(count: int, taken: set[int]) -> list[int] | None:
+    """`count` ports on which nothing listens and that nobody else was given; None if there are not as many."""
     found: list[int] = []
     # Begin at a place of our own, so that two homes on one machine seldom meet.
     begin = (os.getpid() * 97 + time.monotonic_ns() // 1_000_000) % len(PORTS)
-    for step in range(len(PORTS)):
-        if len(found) == count:
-            return found
+    for step in range(len(PORTS) if count else 0):
         port = PORTS[(begin + step) % len(PORTS)]
         if port not in taken and _is_free(port):
             found.append(port)
-    if len(found) < count:
-        raise Unavailable(
-            "no free TCP ports are left on this machine", expected=f"{count} of {PORTS.start}-{PORTS.stop - 1}"
-        )
-    return found
+            if len(found) == count:
+                break
+    return found if len(found) == count else None
 
 
 def _is_free(port: int) -> bool:

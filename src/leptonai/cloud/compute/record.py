@@ -38,6 +38,7 @@ class Record:
         """The container runtime that was there when it was launched; None for a plain process."""
         self.asked = asked
         self.id: str = asked["id"]
+        self.owner = f"{asked['workspace']}/{asked['owner']}"
         self.resources = Resources(**asked["resources"])
         self._final: dict[str, Any] | None = None
 
@@ -123,8 +124,15 @@ class Record:
             os.close(handle)
 
     def ask_to_stop(self, reason: str, message: str, grace_s: float) -> None:
-        """Leave word for the shim and wake it. The first reason stays, whoever asks later."""
-        write_private(self.folder / "stop.json", {"reason": reason, "message": message, "grace_s": grace_s})
+        """Leave word for the shim and wake it. The first reason stays, whoever asks later; a shorter time is taken."""
+        try:
+            before = json.loads((self.folder / "stop.json").read_bytes())
+        except FileNotFoundError:
+            before = None
+        if before is None or grace_s < before["grace_s"]:
+            write_private(
+                self.folder / "stop.json", {"reason": reason, "message": message, **(before or {}), "grace_s": grace_s}
+            )
         with contextlib.suppress(OSError):  # ENOENT, ENXIO: no shim yet, or none any more; a new one reads stop.json
             handle = os.open(self.folder / "control", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
