@@ -29,9 +29,9 @@ ROWS_SEEN = 300_000
 EPOCHS = (3, 15)
 LABEL_SMOOTHING = 0.1
 # What undoes the caution of smoothed labels and of the average, where no validation rows say it better.
-SCALE = 2.0
-# Highest rates of descent. Both are steep, and may be: rows have length √2, and many classes share the curvature of the loss.
-LINEAR_RATE = (1.0, 10.0)
+SCALE = 1.5
+# Highest rate of the linear member at a full batch. Steep, and may be: rows have length 1.5, which bounds the loss's curvature.
+LINEAR_RATE = 8.0
 MOMENTUM = 0.9
 FEATURES = 100_000
 """At most: the memory of training is 12 bytes × features × (hidden + classes)."""
@@ -75,7 +75,7 @@ class Tfidf(Learner):
             known = validation[1] >= 0
             held = self.ngrams.transform(list(validation[0]["text"][known])), validation[1][known]
         trainer = _Trainer(self, matrix, target, importance, seed)
-        epochs = min(max(ROWS_SEEN // len(texts), EPOCHS[0]), EPOCHS[1])
+        epochs = epochs_of(len(texts))
         clock = Clock(epochs, deadline)
         for epoch in range(epochs):
             in_time = trainer.epoch(clock, epoch)
@@ -135,8 +135,9 @@ class _Trainer:
         self.learner, self.matrix, self.target, self.importance = learner, matrix, target, importance
         self.generator = torch.Generator().manual_seed(seed)
         self.batch = min(max(len(target) // STEPS, BATCH[0]), BATCH[1])
-        lowest, highest = LINEAR_RATE
-        self.linear_rate = min(lowest + learner.classes / 8, highest)
+        # In proportion to the batch (Goyal et al. 2017), so that data of any size is fitted as closely.
+        share = self.batch / BATCH[1]
+        self.linear_rate, self.hidden_rate = LINEAR_RATE * share, learner.learning_rate * share
         self.weights: dict[str, torch.Tensor] = {}
         for name, shape in shapes(matrix.shape[1], learner.hidden, learner.classes).items():
             # Layers that rest on random ones must differ from unit to unit; the rest begins at 0.
@@ -171,7 +172,7 @@ class _Trainer:
         with torch.no_grad():
             for name, gradient in zip(names, gradients, strict=True):
                 self.momentum[name].mul_(MOMENTUM).add_(gradient)
-                highest = self.linear_rate if name.startswith("linear") else self.learner.learning_rate
+                highest = self.linear_rate if name.startswith("linear") else self.hidden_rate
                 self.weights[name].sub_(self.momentum[name], alpha=highest * rate)
 
     def loss(self, rows: sp.csr_matrix, target: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
@@ -216,6 +217,12 @@ class Clock:
     def share_done(self, epoch: float) -> float:
         by_time = (time.monotonic() - self.begin) / self.left_s if self.left_s > 0 else 1.0
         return max(epoch / self.epochs, by_time)
+
+
+def epochs_of(rows: int) -> int:
+    # Below some hundred rows an epoch has too few steps, and there are more epochs instead.
+    few = min(BATCH[0] * STEPS / rows, 8.0)
+    return round(min(max(ROWS_SEEN // rows, EPOCHS[0]), EPOCHS[1]) * max(few, 1.0))
 
 
 def affordable_rows(texts: list[str], left_s: float, seed: int) -> np.ndarray | None:
