@@ -88,7 +88,7 @@ def add_member(connection: Connection, workspace: str, name: str, role: str, *, 
 
 def change_role(connection: Connection, workspace: str, name: str, role: str) -> None:
     check_role(role)
-    member = _member(connection, workspace, name)
+    member = get_member(connection, workspace, name)
     if member.role == "admin" and role != "admin":
         _keep_an_admin(connection, workspace)
     connection.execute(
@@ -98,7 +98,7 @@ def change_role(connection: Connection, workspace: str, name: str, role: str) ->
 
 def remove_member(connection: Connection, workspace: str, name: str) -> None:
     """The member's keys end with the membership."""
-    if _member(connection, workspace, name).role == "admin":
+    if get_member(connection, workspace, name).role == "admin":
         _keep_an_admin(connection, workspace)
     connection.execute(
         update(keys)
@@ -108,7 +108,8 @@ def remove_member(connection: Connection, workspace: str, name: str) -> None:
     connection.execute(delete(members).where(members.c.workspace == workspace, members.c.name == name))
 
 
-def _member(connection: Connection, workspace: str, name: str) -> Row:
+def get_member(connection: Connection, workspace: str, name: str) -> Row:
+    """Raises NotFound."""
     query = select(members).where(members.c.workspace == workspace, members.c.name == name)
     row = connection.execute(query).first()
     if row is None:

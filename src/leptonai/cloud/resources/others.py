@@ -131,6 +131,7 @@ class TemplateSpec(Spec):
 class PhotonSpec(Piece):
     """An uploaded photon archive of the 0.27 generation. `sha256` names its bytes in the workspace's folder."""
 
+    name: str
     model: str
     sha256: str
     size_bytes: int
