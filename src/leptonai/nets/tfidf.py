@@ -28,6 +28,7 @@ STEPS = 32
 ROWS_SEEN = 300_000
 EPOCHS = (3, 15)
 LABEL_SMOOTHING = 0.1
+FEW_TEXTS = 1_000
 # What undoes the caution of smoothed labels and of the average, where no validation rows say it better.
 SCALE = 1.5
 # Highest rate of the linear member at a full batch. Steep, and may be: rows have length 1.5, which bounds the loss's curvature.
@@ -68,7 +69,8 @@ class Tfidf(Learner):
         few = affordable_rows(texts, seconds_left(deadline), seed)
         if few is not None:
             texts, target, importance = [texts[row] for row in few], target[few], importance[few]
-        self.ngrams.fit(texts, most=FEATURES)
+        # Where texts are few, most words stand in one of them only, and are all there is to learn from.
+        self.ngrams.fit(texts, least=1 if len(texts) < FEW_TEXTS else 2, most=FEATURES)
         matrix = self.ngrams.transform(texts)
         held = None
         if validation is not None and (validation[1] >= 0).any():
