@@ -20,6 +20,13 @@ COMMANDS = {
     "model": ("model", "Push, pull, list, show, tag and remove models."),
     "serve": ("serve", "Serve a model over HTTP."),
     "feedback": ("feedback", "Turn feedback on served predictions into a new dataset version."),
+    "up": ("up", "Start the cloud of this machine: API, controllers, gateway."),
+    "down": ("up", "Stop it; what runs in endpoints and jobs runs on."),
+    "status": ("up", "Show whether it runs."),
+    "doctor": ("up", "Look for what is wrong with it."),
+    "workspace": ("workspace", "Show, change, make and list workspaces; the audit log."),
+    "members": ("workspace", "List, add, change and remove members of a workspace."),
+    "keys": ("workspace", "List, make and revoke API keys."),
     "demo": ("demo", "Run the whole loop on handwritten digits."),
 }
 
@@ -52,9 +59,8 @@ def lep() -> None:
 def main() -> None:
     """Run `lep`; an error for the user is one sentence on stderr and its exit code, never a traceback."""
     try:
-        lep.main(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        # What a command returns is None; an int is the status of click's own `ctx.exit(n)`.
+        sys.exit(lep.main(standalone_mode=False))
     except click.Abort:
         click.echo("Stopped.", err=True)
         sys.exit(130)

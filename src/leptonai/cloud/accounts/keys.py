@@ -16,7 +16,7 @@ from ...base.errors import InvalidInput, NotFound
 from ..store import Actor
 from ..store.tables import keys, members
 from ..store.transaction import now_ms
-from .roles import check_no_wider, check_scopes
+from .roles import allows, check_no_wider, check_scopes
 
 _KEY = re.compile(r"lep_(?P<prefix>[0-9a-f]{12})_[A-Za-z0-9_-]{43}\Z")
 # Compared with where no such key exists, so that an unknown prefix takes as long as a wrong secret.
@@ -112,6 +112,20 @@ def find_key(connection: Connection, credential: str) -> tuple[Row, str] | None:
 def list_keys(connection: Connection, workspace: str, member: str | None = None) -> list[Row]:
     query = select(keys).where(keys.c.workspace == workspace, keys.c.revoked_at.is_(None)).order_by(keys.c.created_at)
     return connection.execute(query if member is None else query.where(keys.c.member == member)).all()
+
+
+def calling_keys(connection: Connection) -> list[Row]:
+    """All keys that may call endpoints now, for the gateway: prefix, workspace, sha256, expires_at (ms)."""
+    query = select(keys, members.c.role).join(
+        members, (members.c.workspace == keys.c.workspace) & (members.c.name == keys.c.member)
+    )
+    rows = connection.execute(query.where(keys.c.revoked_at.is_(None))).all()
+    now = now_ms()
+    return [
+        row
+        for row in rows
+        if (row.expires_at is None or row.expires_at > now) and allows(row.role, row.scopes, "endpoints.call")
+    ]
 
 
 def revoke_key(connection: Connection, workspace: str, prefix: str, member: str | None = None) -> None:

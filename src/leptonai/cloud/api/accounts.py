@@ -54,6 +54,7 @@ def create_key(call: Call) -> Answer:
         expires_at=body.get("expires_at"),
         label=body.get("label") or "",
     )
+    call.tx.touch()
     call.tx.audit(call.workspace, "create", "key", made.prefix, {"member": member})
     return Answer({"key": made.key, "prefix": made.prefix, "member": member}, 201)
 
@@ -61,6 +62,7 @@ def create_key(call: Call) -> Answer:
 def delete_key(call: Call) -> Answer:
     member = None if call.actor.role == "admin" else call.actor.name
     keys.revoke_key(call.tx.connection, call.workspace, call.path["prefix"], member)
+    call.tx.touch()
     call.tx.audit(call.workspace, "delete", "key", call.path["prefix"][:250])
     return Answer({})
 
@@ -79,6 +81,7 @@ def add_member(call: Call) -> Answer:
     connection = call.tx.connection
     workspaces.add_member(connection, call.workspace, body["name"], body["role"], maker=call.actor)
     made = keys.make_key(connection, call.workspace, body["name"], maker=call.actor, label="first key")
+    call.tx.touch()
     call.tx.audit(call.workspace, "create", "member", body["name"], {"role": body["role"]})
     return Answer({"name": body["name"], "role": body["role"], "key": made.key}, 201)
 
@@ -86,12 +89,14 @@ def add_member(call: Call) -> Answer:
 def change_member(call: Call) -> dict[str, Any]:
     body = _fields(call, {"role": str}, required=("role",))
     workspaces.change_role(call.tx.connection, call.workspace, call.path["name"], body["role"])
+    call.tx.touch()
     call.tx.audit(call.workspace, "update", "member", call.path["name"], {"role": body["role"]})
     return _member(workspaces.get_member(call.tx.connection, call.workspace, call.path["name"]))
 
 
 def remove_member(call: Call) -> Answer:
     workspaces.remove_member(call.tx.connection, call.workspace, call.path["name"])
+    call.tx.touch()
     call.tx.audit(call.workspace, "delete", "member", call.path["name"])
     return Answer({})
 
@@ -119,19 +124,19 @@ def audit(call: Call) -> dict[str, Any]:
 
 
 def usage(call: Call) -> dict[str, Any]:
-    """Sums per key, resource and meter between `start` and `end` (ms)."""
+    """Sums per caller (key, token or address), resource and meter between `start` and `end` (ms)."""
     table = usage_table.c
     start, end = call.number("start", 0, most=2**62), call.number("end", 2**62, most=2**62)
     query = (
-        select(table.key, table.resource, table.meter, func.sum(table.quantity).label("quantity"))
+        select(table.caller, table.resource, table.meter, func.sum(table.quantity).label("quantity"))
         .where(table.workspace == call.workspace, table.at >= start, table.at < end)
-        .group_by(table.key, table.resource, table.meter)
+        .group_by(table.caller, table.resource, table.meter)
         .order_by(table.resource, table.meter)
     )
     rows = call.tx.connection.execute(query).all()
     return {
         "items": [
-            {"key": row.key, "resource": row.resource, "meter": row.meter, "quantity": int(row.quantity)}
+            {"caller": row.caller, "resource": row.resource, "meter": row.meter, "quantity": int(row.quantity)}
             for row in rows
         ]
     }

@@ -53,7 +53,7 @@ class Store:
                 tx.fence(lease)
             yield tx
             tx.number_changes()
-        if tx.changed:
+        if tx.changed or tx.moved:
             with self._changed:
                 self._changed.notify_all()
 

@@ -164,7 +164,7 @@ usage = Table(
     metadata,
     Column("id", String(64), primary_key=True),
     Column("workspace", String(96), nullable=False),
-    Column("key", String(16)),
+    Column("caller", String(200), nullable=False),
     Column("resource", String(300), nullable=False),
     Column("meter", String(64), nullable=False),
     Column("quantity", BigInteger, nullable=False),

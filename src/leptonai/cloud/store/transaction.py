@@ -22,12 +22,12 @@ MAX_PAGE = 10_000
 
 
 class Transaction:
-    """Made by `Store.transaction` or `Store.reading`. `changed`: the uids written so far."""
+    """Made by `Store.transaction` or `Store.reading`. `changed`: the uids written so far; `moved`: something else did."""
 
     def __init__(self, connection: Connection, actor: Actor, request_id: str, read_only: bool = False):
         self.connection, self.actor, self.request_id, self.read_only = connection, actor, request_id, read_only
         self.changed: dict[str, None] = {}
-        self._purged = False
+        self.moved = False
 
     # -- reading
 
@@ -178,7 +178,7 @@ class Transaction:
         self.connection.execute(delete(events).where(events.c.uid == resource.uid))
         self.connection.execute(delete(resources).where(resources.c.uid == resource.uid))
         self.changed.pop(resource.uid, None)
-        self._purged = True
+        self.moved = True
 
     def _write(self, resource: Resource, **values: Any) -> Resource:
         values |= {"version": resource.version + 1}
@@ -197,9 +197,13 @@ class Transaction:
         self.changed[resource.uid] = None
         return msgspec.structs.replace(resource, **{k: v for k, v in values.items() if k not in ("state", "grave")})
 
+    def touch(self) -> None:
+        """Move the position although no resource changed: keys and members are in the route table too."""
+        self.moved = True
+
     def number_changes(self) -> None:
         """Give what was written its place in the order of commits. The last act of a transaction: PostgreSQL's writers queue here."""
-        if not self.changed and not self._purged:
+        if not self.changed and not self.moved:
             return
         uids = list(self.changed)
         steps = max(1, len(uids))
