@@ -113,7 +113,7 @@ def _victims(group: _Group, running: Sequence[Claim], free: Resources) -> list[_
             break
     else:
         return []
-    for candidate in list(chosen):  # an early choice may be superfluous once a larger one is in
+    for candidate in chosen[::-1]:  # one may be superfluous once a larger one is in
         without = free.minus(candidate.resources)
         if group.resources.fits(without):
             chosen.remove(candidate)

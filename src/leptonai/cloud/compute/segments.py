@@ -132,5 +132,5 @@ def whole_utf8(data: bytes) -> int:
             return len(data)
         if byte >= 0xC0:
             needs = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-            return len(data) - back if back < needs and len(data) > back else len(data)
+            return len(data) - back if back < needs else len(data)
     return len(data)
