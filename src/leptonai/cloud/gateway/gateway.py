@@ -397,6 +397,15 @@ class Gateway:
                 self.pools.discard(replica)
         self.loop.call_later(SWEEP_S, self._sweep)
 
+    def oldest(self) -> dict[RevisionState, float]:
+        """When the request was sent that has waited longest for an answer, per revision."""
+        found: dict[RevisionState, float] = {}
+        for front in self.fronts:
+            exchange = front.exchange
+            if exchange is not None and exchange.revision is not None and not exchange.status and exchange.body_done:
+                found[exchange.revision] = min(exchange.given_at, found.get(exchange.revision, exchange.given_at))
+        return found
+
     # --- the end
 
     async def drain(self, timeout_s: float) -> None:

@@ -118,6 +118,9 @@ class Link(asyncio.Protocol):
         if response.status == 101 and not exchange.request.upgrade:
             self.gateway.replica_broke(exchange, "the replica changes the protocol without being asked")
             return
+        if response.length == -1 and not exchange.request.http11:
+            self.gateway.replica_broke(exchange, "the replica answers an HTTP/1.0 request in chunks")
+            return
         self._buffer = b""
         self._reusable = response.keep_alive
         head = self.gateway.answered(exchange, response)

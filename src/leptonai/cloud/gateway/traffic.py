@@ -11,13 +11,16 @@ from pathlib import Path
 
 import msgspec
 
-from .routing import BUCKETS_S, EndpointState, Routing, Stats
+from .routing import BUCKETS_S, EndpointState, RevisionState, Routing, Stats
 
 STALE_S = 5.0
 
 
 class RevisionTraffic(msgspec.Struct, omit_defaults=True):
-    """Since the worker's start. `histogram`: requests per latency bucket (`routing.BUCKETS_S`); `statuses`: per hundred."""
+    """Since the worker's start. `histogram`: requests per latency bucket (`routing.BUCKETS_S`); `statuses`: per hundred.
+
+    `silent_s`: for how long the oldest open request has had no answer.
+    """
 
     requests: int = 0
     errors: int = 0
@@ -26,10 +29,12 @@ class RevisionTraffic(msgspec.Struct, omit_defaults=True):
     bytes_out: int = 0
     statuses: list[int] = []
     histogram: list[int] = []
+    silent_s: float = 0.0
 
     def add(self, other: RevisionTraffic) -> None:
         for name in ("requests", "errors", "latency_s", "bytes_in", "bytes_out"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.silent_s = max(self.silent_s, other.silent_s)
         self.statuses = _sum(self.statuses, other.statuses)
         self.histogram = _sum(self.histogram, other.histogram)
 
@@ -78,8 +83,16 @@ class Report(msgspec.Struct, omit_defaults=True):
     endpoints: dict[str, EndpointTraffic] = {}
 
 
-def report(worker: str, boot: str, routing: Routing, connections: int, refused: dict[int, int], now: float) -> Report:
-    """`now`: of the loop's clock."""
+def report(
+    worker: str,
+    boot: str,
+    routing: Routing,
+    connections: int,
+    refused: dict[int, int],
+    oldest: dict[RevisionState, float],
+    now: float,
+) -> Report:
+    """`oldest`: when the request was sent that has waited longest for an answer, per revision. `now`: of the same clock."""
     wall = time.time()
     found = {}
     for state in routing.by_path.values():
@@ -88,11 +101,13 @@ def report(worker: str, boot: str, routing: Routing, connections: int, refused: 
         }
         draining = any(one.draining for revision in state.revisions.values() for one in revision.replicas.values())
         if state.last_request or draining:
-            found[state.key] = _endpoint(state, replicas, now, wall)
+            found[state.key] = _endpoint(state, replicas, oldest, now, wall)
     return Report(worker, boot, os.getpid(), wall, routing.version, connections, dict(refused), found)
 
 
-def _endpoint(state: EndpointState, replicas: dict[str, int], now: float, wall: float) -> EndpointTraffic:
+def _endpoint(
+    state: EndpointState, replicas: dict[str, int], oldest: dict[RevisionState, float], now: float, wall: float
+) -> EndpointTraffic:
     return EndpointTraffic(
         state.entry.version,
         state.in_flight,
@@ -100,14 +115,21 @@ def _endpoint(state: EndpointState, replicas: dict[str, int], now: float, wall: 
         state.refused,
         state.minute.total(now),
         wall - (now - state.last_request) if state.last_request else 0.0,
-        {id: _revision(revision.stats) for id, revision in state.revisions.items()},
+        {id: _revision(one.stats, now - oldest.get(one, now)) for id, one in state.revisions.items()},
         replicas,
     )
 
 
-def _revision(stats: Stats) -> RevisionTraffic:
+def _revision(stats: Stats, silent_s: float) -> RevisionTraffic:
     return RevisionTraffic(
-        stats.requests, stats.errors, stats.latency_s, stats.bytes_in, stats.bytes_out, stats.statuses, stats.histogram
+        stats.requests,
+        stats.errors,
+        stats.latency_s,
+        stats.bytes_in,
+        stats.bytes_out,
+        stats.statuses,
+        stats.histogram,
+        round(silent_s, 2),
     )
 
 

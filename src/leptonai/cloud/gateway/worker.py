@@ -124,10 +124,9 @@ async def _report(gateway: Gateway, folder: Path, name: str) -> None:
     boot = f"{name}-{os.getpid()}-{gateway.new_request_id().decode()}"
     while True:
         gateway.wake.clear()
+        facts = (len(gateway.fronts), gateway.refused, gateway.oldest(), gateway.now())
         with contextlib.suppress(OSError):  # a full disk: the next one may go
-            write_report(
-                folder, report(name, boot, gateway.routing, len(gateway.fronts), gateway.refused, gateway.now())
-            )
+            write_report(folder, report(name, boot, gateway.routing, *facts))
         await asyncio.sleep(0.02)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(gateway.wake.wait(), REPORT_S)

@@ -1,0 +1,384 @@
+"""What an endpoint should do next: a pure function of its spec, its notes, its workloads, probes and traffic. Owns its states.
+
+    replica    starting ──(probe)──► ready ──► draining ──(no open request)──► stopping ──► gone
+    revision   canary (one replica) ──(no worse than the stable one)──► all replicas ──(ten good seconds)──► stable
+                  └── crashes, does not start, errs, is slow or silent ──► the stable one comes back, by itself
+
+Notes are written before an act, and ids of workloads follow from them, so whoever comes back after a crash does the same again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+
+from ..compute.driver import Observation
+from ..gateway.traffic import EndpointTraffic, RevisionTraffic
+from ..resources.endpoint import EndpointSpec
+from . import scaling, verdict
+
+KEPT_REVISIONS = 3
+START_S = 600.0
+"""For a replica to answer its probe, where `not_ready_timeout` and the probe's initial delay do not say less."""
+CANARY_S, CANARY_REQUESTS = 3.0, 50
+"""A new revision has one replica until it has been seen this long, or has answered this often."""
+PROBATION_S = 10.0
+DRAIN_S = 300.0
+SETTLE_S = 0.3
+QUEUED_S = 3.0
+"""If a new replica finds no room beside the old ones for this long, an old one makes room."""
+QUICK_S = 60.0
+MAX_BACKOFF_S = 60.0
+STEP_S = 0.1
+
+# Fields of the spec that a running replica was made from: a change of them is a new revision.
+_TEMPLATE = (
+    "container", "envs", "mounts", "storage_attachments", "image_pull_secrets", "user_security_context", "health", "queue_config",
+    "restarted", "photon_namespace", "photon_id",
+)  # fmt: skip
+_NOT_TEMPLATE = ("min_replicas", "max_replicas", "affinity", "resourse_affinity")
+
+Phase = Literal["starting", "ready", "draining", "stopping"]
+
+
+class ReplicaNote(msgspec.Struct, omit_defaults=True):
+    """Times in milliseconds since 1970. `since`: of the phase."""
+
+    serial: int
+    revision: int
+    created: int
+    phase: Phase = "starting"
+    since: int = 0
+    ports: list[int] = []
+    drain_version: int = 0
+    """The endpoint's version from which on routes say that it drains."""
+
+    @property
+    def alive(self) -> bool:
+        return self.phase in ("starting", "ready")
+
+
+class RevisionNote(msgspec.Struct, omit_defaults=True):
+    """`template`: the part of the spec that its replicas are made from. `author`: whose secrets it may see."""
+
+    number: int
+    digest: str
+    template: dict[str, Any] = {}
+    author: str = ""
+    crashes: int = 0
+
+
+class Notes(msgspec.Struct, omit_defaults=True):
+    """`status.details` of an endpoint. `stable`: the revision to return to, 0 for none yet; `target`: the one to be at."""
+
+    revisions: list[RevisionNote] = []
+    stable: int = 0
+    target: int = 0
+    rejected: list[str] = []
+    """Digests of revisions that came back; the same spec is not tried again."""
+    replicas: list[ReplicaNote] = []
+    serial: int = 0
+    seen_since: int = 0
+    """When the target's first replica took requests."""
+    complete_since: int = 0
+    baseline: RevisionTraffic | None = None
+    """The stable revision's counts at that time."""
+    crashes: int = 0
+    not_before: int = 0
+    message: str = ""
+    scale: scaling.Scale = msgspec.field(default_factory=scaling.Scale)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is. `probes`: answers per serial, absent if not asked. `drained(serial, version)`: no worker has it in use any more."""
+
+    now: int
+    version: int
+    author: str
+    workloads: Mapping[str, Observation]
+    probes: Mapping[int, bool]
+    traffic: EndpointTraffic
+    drained: Callable[[int, int], bool]
+
+
+@dataclass
+class Plan:
+    notes: Notes
+    launch: list[ReplicaNote] = field(default_factory=list)
+    stop: list[ReplicaNote] = field(default_factory=list)
+    wait_s: float | None = None
+    events: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def warn(self, reason: str, message: str) -> None:
+        self.events.append(("Warning", reason, message))
+
+    def tell(self, reason: str, message: str) -> None:
+        self.events.append(("Normal", reason, message))
+
+
+def workload_id(uid: str, serial: int) -> str:
+    return f"{uid[:16]}-{serial}"
+
+
+def replica_name(endpoint: str, serial: int) -> str:
+    return f"{endpoint}-{serial}"
+
+
+def template_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a spec whose change means new replicas."""
+    found = {key: spec[key] for key in _TEMPLATE if spec.get(key) is not None}
+    needs = {
+        k: v for k, v in (spec.get("resource_requirement") or {}).items() if k not in _NOT_TEMPLATE and v is not None
+    }
+    return found | ({"resource_requirement": needs} if needs else {})
+
+
+def digest_of(template: Mapping[str, Any]) -> str:
+    return hashlib.sha256(msgspec.json.encode(template, order="sorted")).hexdigest()[:16]
+
+
+def plan(spec: EndpointSpec, raw: Mapping[str, Any], notes: Notes, uid: str, facts: Facts) -> Plan:
+    """`raw`: the spec as it is kept. The notes that come back are to be written before anything in the plan is done."""
+    todo = Plan(msgspec.convert(msgspec.to_builtins(notes), Notes))
+    _choose(raw, todo, facts)
+    _reap(uid, todo, facts)
+    _promote(spec, uid, todo, facts)
+    _judge(spec, todo, facts)
+    least, most = spec.replicas
+    desired = scaling.desired(spec, least, most, todo.notes.scale, facts.traffic, facts.now)
+    _replace(spec, desired, uid, todo, facts)
+    _retire(uid, todo, facts)
+    _launch_and_stop(uid, todo, facts)
+    todo.wait_s = _wait(spec, desired, todo, facts)
+    return todo
+
+
+def revision(notes: Notes, number: int) -> RevisionNote:
+    return next(one for one in notes.revisions if one.number == number)
+
+
+def is_rolling(notes: Notes) -> bool:
+    return bool(notes.stable) and notes.target != notes.stable
+
+
+def _choose(raw: Mapping[str, Any], todo: Plan, facts: Facts) -> None:
+    """Set the target: the revision of this spec, made now if it is new; the stable one if this spec came back before."""
+    notes = todo.notes
+    template = template_of(raw)
+    digest = digest_of(template)
+    if digest in notes.rejected:
+        return
+    if notes.target and revision(notes, notes.target).digest == digest:
+        return
+    if notes.stable and revision(notes, notes.stable).digest == digest:
+        number = notes.stable
+    else:
+        number = max((one.number for one in notes.revisions), default=0) + 1
+        notes.revisions.append(RevisionNote(number, digest, template, facts.author))
+    if not notes.stable or number != notes.stable:
+        todo.tell("RevisionCreated", f"revision {number}")
+    if notes.target and not notes.stable and any(one.phase == "ready" for one in notes.replicas):
+        notes.stable = notes.target
+    notes.target, notes.crashes, notes.not_before, notes.message = number, 0, 0, ""
+    notes.seen_since, notes.complete_since, notes.baseline = 0, 0, None
+    used = {notes.stable, notes.target, *(one.revision for one in notes.replicas)}
+    notes.revisions = [one for one in notes.revisions if one.number in used or one.number > number - KEPT_REVISIONS]
+
+
+def _reap(uid: str, todo: Plan, facts: Facts) -> None:
+    """Replicas whose workloads have ended are gone; those that were not asked to are crashes."""
+    notes = todo.notes
+    for one in list(notes.replicas):
+        seen = facts.workloads.get(workload_id(uid, one.serial))
+        if seen is None and (one.phase == "starting" and not one.ports):
+            continue  # not launched yet
+        if seen is not None and not seen.ended:
+            continue
+        notes.replicas.remove(one)
+        if one.phase in ("draining", "stopping"):
+            continue
+        ended = (
+            f"ended ({seen.reason}{'' if seen.exit_code is None else f', exit code {seen.exit_code}'})"
+            if seen
+            else "is lost"
+        )
+        words = f"replica {one.serial} of revision {one.revision} {ended}" + (
+            f": {seen.message}" if seen and seen.message else ""
+        )
+        todo.warn("ReplicaFailed", words)
+        made = revision(notes, one.revision)
+        made.crashes += 2 if seen is not None and seen.reason == "OutOfMemory" else 1
+        quick = facts.now - one.created < QUICK_S * 1000
+        notes.crashes = notes.crashes + 1 if quick else 1
+        delay_s = 0 if notes.crashes == 1 else min(MAX_BACKOFF_S, 0.5 * 2 ** (notes.crashes - 2))
+        notes.not_before = facts.now + round(delay_s * 1000)
+        notes.message = words
+
+
+def _promote(spec: EndpointSpec, uid: str, todo: Plan, facts: Facts) -> None:
+    for one in todo.notes.replicas:
+        seen = facts.workloads.get(workload_id(uid, one.serial))
+        if one.phase != "starting" or seen is None or seen.state != "running":
+            continue
+        one.ports = list(seen.ports)
+        if spec.is_pod or facts.probes.get(one.serial):
+            one.phase, one.since = "ready", facts.now
+            todo.tell("ReplicaReady", f"replica {one.serial} of revision {one.revision}")
+            if one.revision == todo.notes.target and not todo.notes.seen_since:
+                todo.notes.seen_since = facts.now
+                stable = facts.traffic.revisions.get(str(todo.notes.stable))
+                todo.notes.baseline = stable or RevisionTraffic()
+
+
+def start_limit_s(spec: EndpointSpec) -> float:
+    down = spec.auto_scaler and spec.auto_scaler.scale_down
+    if down and down.not_ready_timeout:
+        return down.not_ready_timeout
+    return START_S
+
+
+def _judge(spec: EndpointSpec, todo: Plan, facts: Facts) -> None:
+    """Return to the stable revision if the new one is worse; call it stable once it has been good for a while."""
+    notes = todo.notes
+    new = revision(notes, notes.target)
+    if not is_rolling(notes):
+        _first(todo, facts)
+        return
+    why = None
+    starting = [one for one in notes.replicas if one.revision == new.number and one.phase == "starting"]
+    if new.crashes >= 2:
+        why = notes.message or "its replicas crash"
+    elif any(facts.now - one.since > start_limit_s(spec) * 1000 for one in starting):
+        why = f"a replica did not answer on its port within {start_limit_s(spec):g} s"
+    elif notes.seen_since:
+        mine = facts.traffic.revisions.get(str(new.number), RevisionTraffic())
+        stable = facts.traffic.revisions.get(str(notes.stable), RevisionTraffic())
+        why = verdict.worse(mine, stable.minus(notes.baseline or RevisionTraffic()))
+    if why:
+        _return(todo, new, why)
+    elif notes.complete_since and facts.now - notes.complete_since >= PROBATION_S * 1000:
+        notes.stable, notes.message = new.number, ""
+        todo.tell("RolledOut", f"revision {new.number} serves all requests")
+
+
+def _first(todo: Plan, facts: Facts) -> None:
+    """The first revision is the stable one as soon as it answers: there is nothing better."""
+    notes = todo.notes
+    if not notes.stable and any(one.revision == notes.target and one.phase == "ready" for one in notes.replicas):
+        notes.stable, notes.message = notes.target, ""
+
+
+def _return(todo: Plan, new: RevisionNote, why: str) -> None:
+    notes = todo.notes
+    notes.rejected = [*notes.rejected, new.digest][-20:]
+    notes.target = notes.stable
+    notes.message = f"revision {new.number} was taken back: {why}"
+    notes.crashes, notes.not_before, notes.seen_since, notes.complete_since = 0, 0, 0, 0
+    todo.warn("RolledBack", notes.message)
+
+
+def _replace(spec: EndpointSpec, desired: int, uid: str, todo: Plan, facts: Facts) -> None:
+    """Surge, then drain: launch what is missing, let go what is too much, never below the wanted number of ready ones."""
+    notes = todo.notes
+    alive = [one for one in notes.replicas if one.alive]
+    mine = [one for one in alive if one.revision == notes.target]
+    old = [one for one in alive if one.revision != notes.target]
+    if desired == 0:
+        for one in alive:
+            _drain(one, todo, facts)
+        return
+    if spec.is_pod and old:  # a machine of one's own is replaced, not doubled
+        for one in old:
+            _drain(one, todo, facts)
+        return
+    surge = max(1, desired // 4)
+    proven = not is_rolling(notes) or _proven(notes, facts)
+    missing = min((desired if proven else 1) - len(mine), desired + surge - len(alive))
+    if missing > 0 and facts.now >= notes.not_before and not (spec.is_pod and len(mine) < len(notes.replicas)):
+        for _ in range(missing):
+            notes.serial += 1
+            one = ReplicaNote(notes.serial, notes.target, facts.now, since=facts.now)
+            notes.replicas.append(one)
+            mine.append(one)
+    _let_go(desired, mine, old, uid, todo, facts)
+    complete = not old and sum(one.phase == "ready" for one in mine) >= desired
+    notes.complete_since = (notes.complete_since or facts.now) if complete else 0
+
+
+def _proven(notes: Notes, facts: Facts) -> bool:
+    if not notes.seen_since:
+        return False
+    answered = facts.traffic.revisions.get(str(notes.target), RevisionTraffic()).requests
+    return answered >= CANARY_REQUESTS or facts.now - notes.seen_since >= CANARY_S * 1000
+
+
+def _let_go(desired: int, mine: list[ReplicaNote], old: list[ReplicaNote], uid: str, todo: Plan, facts: Facts) -> None:
+    notes = todo.notes
+    ready = [one for one in mine if one.phase == "ready"]
+    ready_old = [one for one in old if one.phase == "ready"]
+    # One that was taken back gets no more requests as soon as there is a single other one.
+    rejected = [one for one in ready_old if revision(notes, one.revision).digest in notes.rejected]
+    for one in rejected if ready or len(rejected) < len(ready_old) else []:
+        _drain(one, todo, facts)
+        ready_old.remove(one)
+    for one in old:
+        if one.phase == "starting":
+            _drain(one, todo, facts)
+    too_many = len(ready) + len(ready_old) - desired
+    for one in ready_old[: max(0, too_many)]:
+        _drain(one, todo, facts)
+    if too_many <= 0 and ready_old and any(_finds_no_room(one, uid, facts) for one in mine):
+        _drain(ready_old[0], todo, facts)
+    if not old:
+        surplus = len(mine) - desired
+        for one in sorted(mine, key=lambda one: (one.phase == "ready", -one.serial))[: max(0, surplus)]:
+            _drain(one, todo, facts)
+
+
+def _finds_no_room(one: ReplicaNote, uid: str, facts: Facts) -> bool:
+    seen = facts.workloads.get(workload_id(uid, one.serial))
+    return (
+        one.phase == "starting"
+        and seen is not None
+        and seen.state == "queued"
+        and facts.now - one.since > QUEUED_S * 1000
+    )
+
+
+def _drain(one: ReplicaNote, todo: Plan, facts: Facts) -> None:
+    """No new requests; one that never had any is stopped at once."""
+    one.phase = "draining" if one.phase == "ready" else "stopping"
+    one.since, one.drain_version = facts.now, facts.version + 1
+
+
+def _retire(uid: str, todo: Plan, facts: Facts) -> None:
+    for one in todo.notes.replicas:
+        if one.phase == "draining":
+            waited_s = (facts.now - one.since) / 1000
+            if waited_s > DRAIN_S or (waited_s >= SETTLE_S and facts.drained(one.serial, one.drain_version)):
+                one.phase, one.since = "stopping", facts.now
+
+
+def _launch_and_stop(uid: str, todo: Plan, facts: Facts) -> None:
+    for one in list(todo.notes.replicas):
+        seen = facts.workloads.get(workload_id(uid, one.serial))
+        if one.phase == "starting" and seen is None:
+            todo.launch.append(one)
+        elif one.phase == "stopping":
+            if seen is None:
+                todo.notes.replicas.remove(one)
+            else:
+                todo.stop.append(one)
+
+
+def _wait(spec: EndpointSpec, desired: int, todo: Plan, facts: Facts) -> float | None:
+    notes = todo.notes
+    moving = any(one.phase != "ready" for one in notes.replicas) or len(notes.replicas) != desired
+    if moving or is_rolling(notes) or notes.scale.asleep:
+        return STEP_S
+    return scaling.look_again_s(spec, notes.scale, facts.traffic, facts.now)
