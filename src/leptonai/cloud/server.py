@@ -146,6 +146,7 @@ def _run_plane(settings: Settings, say: Callable[[str], None], hide_key: bool) -
     from .compute.local import LocalDriver
     from .control.context import Context
     from .control.loop import Loop
+    from .control.routes import Routes
     from .upkeep import Upkeep
 
     home = settings.home
@@ -166,13 +167,11 @@ def _run_plane(settings: Settings, say: Callable[[str], None], hide_key: bool) -
     server = uvicorn.Server(config)
     workers = _workers(settings) if settings.role == "all" else None
     context = Context(store, driver, home, vault)
-    import importlib.util
-    from .control.loop import make_controllers
-
-    kinds = None if importlib.util.find_spec("leptonai.cloud.control.endpoints") else ("job", "finetune")
-    loop, upkeep = Loop(context, make_controllers(context, kinds)), Upkeep(store, folder(home))
+    loop, upkeep = Loop(context), Upkeep(store, folder(home))
+    routes = Routes(store, folder(home) / "routes.json")
     state = State(os.getpid(), settings.role, settings.url, address, store.dialect, time.time(), __version__)
     with _signals():
+        routes.start()
         loop.start()
         upkeep.start()
         if workers:
@@ -186,6 +185,7 @@ def _run_plane(settings: Settings, say: Callable[[str], None], hide_key: bool) -
                 workers.stop()
             upkeep.stop()
             loop.stop()
+            routes.stop()
             store.close()
 
 
