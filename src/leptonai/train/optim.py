@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..base.errors import InvalidInput, did_you_mean
+from .adamw import AdamW
 from .muon import Muon
 
 Schedule = Callable[[float], float]
@@ -47,7 +48,9 @@ def make_optimizer(
         # The last matrix maps to the outputs, where Muon does worse than AdamW (Jordan et al. 2024).
         others = [{"params": decayed[-1:], "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
         return Muon(decayed[:-1], others, lr=learning_rate, weight_decay=weight_decay, momentum=momentum)
-    return torch.optim.AdamW(groups, lr=learning_rate, fused=all(p.is_floating_point() for p in (*decayed, *plain)))
+    if all(parameter.is_floating_point() for parameter in (*decayed, *plain)):
+        return AdamW(groups, lr=learning_rate)
+    return torch.optim.AdamW(groups, lr=learning_rate)
 
 
 def split_parameters(model: torch.nn.Module) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
