@@ -15,19 +15,23 @@ from ..base.errors import InvalidInput
 from ..base.home import Home
 from ..base.paths import check_name
 from ..tasks.registry import choose_target, infer_task, task_class
+from .plan import VALIDATION_SHARE
 from .recipe import Recipe, parse_duration
-from .trainer import TrainResult, learn, publish, say
+from .trainer import Diverged, OutOfTime, TrainResult, learn, publish, say
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
     from ..tasks.model import Model
 
-# Share of the time that is left which each candidate for a table gets, in this order; the last gets what remains.
-SHARES = {"lightgbm": 0.6, "linear": 0.3, "mlp": 0.9}
+# Share of the time that is left which each candidate for a table gets, in this order: the cheapest first, so that there is a
+# model however short the time is.
+SHARES = {"linear": 0.3, "lightgbm": 0.8, "mlp": 0.9}
+# Between equals on validation the earlier is chosen.
+PREFERRED = ("lightgbm", "linear", "mlp")
 # Without a budget a network is only tried on tables that it gets through in a minute or two.
 MLP_ROWS = 20_000
-# Less than this is not worth starting another candidate for.
-LEAST_S = 2.0
+# With less than this another candidate is not begun. A network needs some epochs, and torch.optim, which is slow to import.
+LEAST_S = {"lightgbm": 1.0, "mlp": 6.0}
 
 # File names that say nothing of what is in them; the folder's name is taken.
 NO_NAMES = ("train", "training", "data", "dataset", "test", "all")
@@ -102,21 +106,32 @@ def read_settings(task: str, dataset: Dataset, target: str, seed: int, time_budg
 
 
 def choose(recipe: Recipe, kinds: list[str], began: float, home: Home) -> TrainResult:
-    """The candidate that is best on validation. One that cannot be tried for lack of time is left out, and it is said."""
-    budget, results = recipe.train.time_budget, []
+    """The candidate that is best on validation. One that has too little time, or diverges, is left out, and it is said."""
+    budget, results, error = recipe.train.time_budget, [], None
     for number, kind in enumerate(kinds):
         settings: dict[str, Any] = {"model": {"kind": kind}}
+        if len(kinds) > 1:  # they are compared on rows that none of them has seen
+            settings["data"] = {"split": {"validation": VALIDATION_SHARE}}
         if budget is not None and len(kinds) > 1:
             left = budget - (time.monotonic() - began)
-            if number and left < LEAST_S:
-                say(f"{kind}: not tried, the time budget is used")
+            if number and left < LEAST_S.get(kind, 0.0):
+                say(f"{kind}: not tried in the {max(left, 0.0):.1f} s that are left of the time budget")
                 continue
             settings["train"] = {"time_budget": max(left * SHARES[kind], 0.01)}
         started = began if len(kinds) == 1 else time.monotonic()
-        result = learn(recipe.with_values(**settings), home, began=started)
+        try:
+            result = learn(recipe.with_values(**settings), home, began=started)
+        except (Diverged, OutOfTime) as caught:
+            error = caught
+            if len(kinds) > 1:
+                say(f"{kind}: left out: {caught}")
+            continue
         results.append(result)
         if len(kinds) > 1:
             say(f"{kind}: {headline(result)} in {time.monotonic() - started:.1f} s")
+    if not results:
+        raise error
+    results.sort(key=lambda result: PREFERRED.index(result.plan.kind) if result.plan.kind in PREFERRED else 0)
     best = results[0]
     for result in results[1:]:
         if is_better(result, best):

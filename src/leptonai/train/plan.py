@@ -34,6 +34,8 @@ USUAL: dict[str, dict[str, Any]] = {
 }
 # A network that continues from trained weights would forget them at the full learning rate.
 CONTINUED = 0.3
+# Of the rows, for networks that choose their best epoch.
+VALIDATION_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ def make_plan(recipe: Recipe, home: Home) -> Plan:
     )
     _check_targets(dataset, task.target.name)
     shares = recipe.data.split.model_dump()
+    if shares["validation"] is None:
+        shares["validation"] = 0.0 if _is_learner(kind) else VALIDATION_SHARE
     labels = task.target.name if _has_labels(task) else None
     split = split_settings(dataset, shares, labels)
     parts = carve_validation(dataset, parts_of(dataset, split), shares["validation"], shares["seed"], labels)
@@ -87,7 +91,7 @@ def make_plan(recipe: Recipe, home: Home) -> Plan:
         task.fit(columns, parts["train"])
     if recipe.train.augment and not _varies(task):
         raise InvalidInput(f"`train.augment`: task {task.name} has no way to vary its rows", fix="Leave it out.")
-    resolved = _resolved(recipe, dataset, task, kind, parent)
+    resolved = _resolved(recipe, dataset, task, kind, parent, shares)
     return Plan(resolved, dataset, task, parts, split, kind, parent, origin, _unused(recipe, kind))
 
 
@@ -203,7 +207,9 @@ def _is_learner(kind: str) -> bool:
     return issubclass(network_class(kind), Learner)
 
 
-def _resolved(recipe: Recipe, dataset: Dataset, task: Task, kind: str, parent: ModelEntry | None) -> Recipe:
+def _resolved(
+    recipe: Recipe, dataset: Dataset, task: Task, kind: str, parent: ModelEntry | None, shares: dict[str, Any]
+) -> Recipe:
     """The recipe with nothing left open, so that it says all and trains the same again."""
     train = recipe.train.model_dump(by_alias=True, exclude_none=True)
     if not _is_learner(kind):
@@ -218,7 +224,8 @@ def _resolved(recipe: Recipe, dataset: Dataset, task: Task, kind: str, parent: M
     config = {**options(kind), **recipe.model.options} if parent is None else {}
     config = json.loads(json.dumps(config))  # as YAML will read it back: lists, not tuples
     model = {**config, "kind": kind, **({"from": parent.ref} if parent else {})}
-    data = {"dataset": dataset.ref, "target": task.target.name, "inputs": [column.name for column in task.inputs]}
+    inputs = [column.name for column in task.inputs]
+    data = {"dataset": dataset.ref, "target": task.target.name, "inputs": inputs, "split": shares}
     publish = None if recipe.publish is None else {"name": recipe.model_name}
     found = {
         **recipe.to_dict(),

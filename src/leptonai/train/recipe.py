@@ -85,14 +85,14 @@ class _Part(BaseModel):
 class Split(_Part):
     test: Share = 0.1
     """Share of the rows that no training sees; the published metrics are measured on them."""
-    validation: Share = 0.1
-    """Share of the rows that choose the best epoch."""
+    validation: Share | None = None
+    """Share of the rows that choose the best epoch; None: 0.1 for networks trained by gradient, 0 for learners, which do not use them."""
     seed: Seed = 0
     """Which rows they are. It is not the seed of training: all seeds are measured on the same rows."""
 
     @model_validator(mode="after")
     def _leaves_training_rows(self) -> Split:
-        if self.test + self.validation >= 1:
+        if self.test + (self.validation or 0) >= 1:
             raise ValueError("test + validation below 1, so that rows are left for training")
         return self
 

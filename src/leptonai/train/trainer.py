@@ -42,6 +42,10 @@ class Diverged(LeptonError):
     """The loss is not a number any more: nothing that follows can be learned."""
 
 
+class OutOfTime(InvalidInput):
+    """The time budget ended before anything was learned."""
+
+
 @dataclass
 class TrainResult:
     """`metrics`: of `validation` and `test`, each `{metric: value, "rows": n}`. `entry`: None if it was not to be published."""
@@ -220,7 +224,7 @@ def fit_by_gradient(
         if run.epoch_ends:
             best.see()
     if run.step == 0:
-        raise InvalidInput(
+        raise OutOfTime(
             "the time budget was used up before the first step",
             received=f"{settings.time_budget:g} s",
             fix="Give more time, or fewer rows.",
