@@ -62,8 +62,14 @@ def _group(call: Call) -> dict[str, Any]:
     volumes = [SCRATCH, *(one.spec for one in call.tx.list("volume", call.workspace, limit=1000))]
     return {
         "metadata": {"id": GROUP, "name": GROUP, "created_at": 0},
-        "spec": {"workspaces": [call.workspace], "volumes": volumes, "owner": "customer", "desired_nodes": 1},
-        "status": {"ready_nodes": 1, "quota_enabled": False},
+        "spec": {
+            "workspaces": [call.workspace],
+            "volumes": volumes,
+            "owner": "customer",
+            "desired_nodes": 1,
+            "enable_object_storage": True,
+        },
+        "status": {"ready_nodes": 1, "quota_enabled": True},
     }
 
 
