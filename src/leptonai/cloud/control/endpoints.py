@@ -16,9 +16,9 @@ from ..store import Resource
 from ..store.transaction import now_ms
 from .context import UID, Context
 from .probes import Probes
-from .rollout import Facts, Notes, Plan, ReplicaNote, is_rolling, plan, replica_name, revision, workload_id
+from .rollout import Facts, Notes, Plan, ReplicaNote, is_rejected, is_rolling, plan, replica_name, revision, workload_id
 
-GRACE_S = 30.0
+GRACE_S, REJECTED_GRACE_S = 30.0, 2.0
 KEPT_LOGS = 10
 """Ended workloads whose logs stay, per endpoint."""
 MAX_TERMINATIONS = 100
@@ -42,7 +42,8 @@ class EndpointController:
         todo = plan(spec, resource.spec, notes, resource.uid, self._facts(resource, notes, workloads))
         resource = self._write(resource, spec, todo, workloads)
         for one in todo.stop:
-            self.context.driver.stop(workload_id(resource.uid, one.serial), GRACE_S)
+            grace_s = REJECTED_GRACE_S if is_rejected(todo.notes, one) else GRACE_S
+            self.context.driver.stop(workload_id(resource.uid, one.serial), grace_s)
         self._launch(resource, spec, todo, workloads)
         self._forget(resource, todo.notes, workloads)
         return todo.wait_s

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from ...base.structs import prepare
 from ..compute.driver import Observation
 from ..gateway.traffic import EndpointTraffic, RevisionTraffic
 from ..resources.endpoint import EndpointSpec
@@ -28,6 +29,8 @@ CANARY_S, CANARY_REQUESTS = 3.0, 50
 """A new revision has one replica until it has been seen this long, or has answered this often."""
 PROBATION_S = 10.0
 DRAIN_S = 300.0
+REJECTED_DRAIN_S = 5.0
+"""A revision that was taken back may be one that never answers: its requests are not waited for."""
 SETTLE_S = 0.3
 QUEUED_S = 3.0
 """If a new replica finds no room beside the old ones for this long, an old one makes room."""
@@ -91,6 +94,9 @@ class Notes(msgspec.Struct, omit_defaults=True):
     not_before: int = 0
     message: str = ""
     scale: scaling.Scale = msgspec.field(default_factory=scaling.Scale)
+
+
+prepare(Notes)
 
 
 @dataclass(frozen=True)
@@ -162,6 +168,10 @@ def revision(notes: Notes, number: int) -> RevisionNote:
     return next(one for one in notes.revisions if one.number == number)
 
 
+def is_rejected(notes: Notes, one: ReplicaNote) -> bool:
+    return revision(notes, one.revision).digest in notes.rejected
+
+
 def is_rolling(notes: Notes) -> bool:
     return bool(notes.stable) and notes.target != notes.stable
 
@@ -182,8 +192,8 @@ def _choose(raw: Mapping[str, Any], todo: Plan, facts: Facts) -> None:
         notes.revisions.append(RevisionNote(number, digest, template, facts.author))
     if not notes.stable or number != notes.stable:
         todo.tell("RevisionCreated", f"revision {number}")
-    if notes.target and not notes.stable and any(one.phase == "ready" for one in notes.replicas):
-        notes.stable = notes.target
+    if notes.complete_since and number != notes.stable:
+        notes.stable = notes.target  # it serves all requests, so it is what the next one is measured by
     notes.target, notes.crashes, notes.not_before, notes.message = number, 0, 0, ""
     notes.seen_since, notes.complete_since, notes.baseline = 0, 0, None
     used = {notes.stable, notes.target, *(one.revision for one in notes.replicas)}
@@ -322,7 +332,7 @@ def _let_go(desired: int, mine: list[ReplicaNote], old: list[ReplicaNote], uid: 
     ready = [one for one in mine if one.phase == "ready"]
     ready_old = [one for one in old if one.phase == "ready"]
     # One that was taken back gets no more requests as soon as there is a single other one.
-    rejected = [one for one in ready_old if revision(notes, one.revision).digest in notes.rejected]
+    rejected = [one for one in ready_old if is_rejected(notes, one)]
     for one in rejected if ready or len(rejected) < len(ready_old) else []:
         _drain(one, todo, facts)
         ready_old.remove(one)
@@ -360,7 +370,8 @@ def _retire(uid: str, todo: Plan, facts: Facts) -> None:
     for one in todo.notes.replicas:
         if one.phase == "draining":
             waited_s = (facts.now - one.since) / 1000
-            if waited_s > DRAIN_S or (waited_s >= SETTLE_S and facts.drained(one.serial, one.drain_version)):
+            limit_s = REJECTED_DRAIN_S if is_rejected(todo.notes, one) else DRAIN_S
+            if waited_s > limit_s or (waited_s >= SETTLE_S and facts.drained(one.serial, one.drain_version)):
                 one.phase, one.since = "stopping", facts.now
 
 
