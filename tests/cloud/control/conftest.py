@@ -33,8 +33,8 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 30.0):
 class Plane:
     """What a test does with jobs, as the API would."""
 
-    def __init__(self, context: Context):
-        self.context = context
+    def __init__(self, context: Context, loop: Loop | None = None):
+        self.context, self.loop = context, loop
 
     def job(self, name: str, script: str, workspace: str = "default", **spec) -> Resource:
         spec = {"container": {"image": "host", "command": ["bash", "-c", script]}, **spec}
@@ -77,8 +77,8 @@ def home(tmp_path):
 @pytest.fixture
 def plane(home):
     context = make_context(home)
-    with Loop(context, make_controllers(context, ("job",))):
-        yield Plane(context)
+    with Loop(context, make_controllers(context, ("job",))) as loop:
+        yield Plane(context, loop)
     for id in context.driver.observe():
         context.driver.stop(id, 0)
     wait_until(lambda: all(seen.ended for seen in context.driver.observe().values()))

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from leptonai.cloud.accounts.vault import put_secret
+from leptonai.cloud.control import jobs
 from leptonai.cloud.control.context import files_of
 
 from .conftest import wait_until
@@ -68,7 +69,7 @@ def test_stop_and_start(plane, tmp_path):
     assert [t["reason"] for t in status["terminations"]] == ["Stopped", "Stopped"]
     plane.change("long", stopped=False)
     plane.wait("long", "Running")
-    assert len((tmp_path / "starts").read_text().split()) == 4
+    wait_until(lambda: len((tmp_path / "starts").read_text().split()) == 4)
     plane.change("long", stopped=True)
     plane.wait("long", "Stopped")
 
@@ -97,24 +98,52 @@ def test_start_at(plane):
 
 def test_an_ended_job_moves_to_the_archive_and_keeps_its_log(plane):
     plane.job("short", "echo words", ttl_seconds_after_finished=1)
-    status = plane.wait("short", "Archived").status
-    assert status["succeeded"] == 1 and plane.log("short") == "words\n"
-    assert plane.events("short")[-1] == "Archived"
+    plane.wait("short", "Completed")
+
+    def archived():
+        with plane.context.store.reading() as tx:
+            return tx.list("job", "default", deleted=True)
+
+    (job,) = wait_until(archived)
+    with plane.context.store.reading() as tx:
+        assert [event.reason for event in tx.events(job)] == ["Queued", "Completed", "Archived"]
+    assert job.state == "Completed" and job.status["succeeded"] == 1
+    workload = job.status["replicas"][0]["workload"]
+    assert "".join(map(str, plane.context.driver.logs(workload))) == "words\n"
 
 
-def test_a_deleted_job_leaves_nothing(plane, home):
-    job = plane.job("gone", "sleep 1000", completions=2, parallelism=2)
+def test_a_removed_job_is_stopped_and_kept_in_the_archive_until_it_is_time(plane, monkeypatch):
+    job = plane.job("gone", "echo words; sleep 1000", completions=2, parallelism=2)
     plane.wait("gone", "Running")
     plane.delete("gone")
     plane.job("gone", "true")  # the name is free at once
     plane.wait("gone", "Completed")
 
-    def purged():
+    def old():
         with plane.context.store.reading() as tx:
-            return tx.by_uid(job.uid) is None
+            return tx.by_uid(job.uid)
 
-    wait_until(purged)
+    wait_until(lambda: old().state == "Stopped")
+    mine = [seen for seen in plane.context.driver.observe().values() if seen.labels["uid"] == job.uid]
+    assert len(mine) == 2 and all(seen.reason == "Stopped" for seen in mine)
+    with plane.context.store.transaction() as tx:  # nobody starts it again
+        tx.set_spec(old(), {**old().spec, "stopped": False})
+    time.sleep(0.5)
+    assert old().state == "Stopped"
+
+    monkeypatch.setattr(jobs, "ARCHIVE_S", 0)
+    plane.loop.wake(job.uid)
+    wait_until(lambda: old() is None)
     assert all(seen.labels["uid"] != job.uid for seen in plane.context.driver.observe().values())
+
+
+def test_records_of_a_job_that_was_purged_go_too(plane):
+    job = plane.job("purged", "true")
+    plane.wait("purged", "Completed")
+    with plane.context.store.transaction() as tx:
+        tx.purge(tx.by_uid(job.uid))
+    plane.loop.wake(job.uid)
+    wait_until(lambda: plane.context.driver.observe() == {})
 
 
 def test_the_queue_is_by_priority(plane):

@@ -16,13 +16,12 @@ from typing import Literal
 
 import msgspec
 
+from ...base.structs import prepare
 from ..compute.driver import Observation
 from ..resources.job import JobSpec
 
 BACKOFF_S, MAX_BACKOFF_S = 1.0, 300.0
 GRACE_S = 30.0
-ARCHIVE_S = 7 * 86400
-"""How long the logs and files of an archived job are kept."""
 ENDING_CHECK_S, CHECK_S = 1.0, 60.0
 
 Phase = Literal["waiting", "running", "ending", "ended"]
@@ -44,7 +43,9 @@ class Notes(msgspec.Struct, omit_defaults=True):
     message: str = ""
     ended_at: int | None = None
     restarted: int | None = None
-    archived: bool = False
+
+
+prepare(Notes)
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Plan:
     notes: Notes
     launch: list[Worker] = field(default_factory=list)
     stop: list[str] = field(default_factory=list)
-    forget: bool = False
+    archive: bool = False
+    """Its time after the end is over."""
     wait_s: float | None = None
     events: list[tuple[str, str, str]] = field(default_factory=list)
     """(type, reason, message), written with the notes."""
@@ -214,19 +216,13 @@ def _ended(spec: JobSpec, notes: Notes, uid: str, workloads: Mapping[str, Observ
     if not spec.stopped and (notes.verdict == "Stopped" or restarted):
         notes.attempt += 1
         notes.phase, notes.verdict, notes.message, notes.retries = "waiting", None, "", {}
-        notes.ended_at, notes.failures, notes.archived, result.wait_s = None, 0, False, 0
+        notes.ended_at, notes.failures, result.wait_s = None, 0, 0
         result.events.append(("Normal", "Started", "it was started again"))
         return result
     if spec.ttl_seconds_after_finished is not None and notes.verdict != "Stopped" and notes.ended_at is not None:
         left_ms = notes.ended_at + spec.ttl_seconds_after_finished * 1000 - now
-        kept_ms = left_ms + ARCHIVE_S * 1000
-        if left_ms <= 0 and not notes.archived:
-            notes.archived = True
-            result.events.append(("Normal", "Archived", "its time after the end is over"))
-        if kept_ms > 0:
-            result.wait_s = max(0, left_ms if left_ms > 0 else kept_ms) / 1000
-        else:
-            result.forget = True
+        result.archive = left_ms <= 0
+        result.wait_s = max(0, left_ms) / 1000
     return result
 
 

@@ -16,7 +16,8 @@ from .context import UID, Context
 from .job_plan import GRACE_S, Notes, Plan, Worker, current, is_gang, plan, start_at_ms, worker_count
 
 MAX_HISTORY, MAX_REPLICAS, MAX_TERMINATIONS = 50, 1000, 100
-DELETE_GRACE_S = 10.0
+ARCHIVE_S = 7 * 86400
+"""How long a job that was removed, or whose time after the end is over, is kept with its logs."""
 _REASONS = {"queued": "Queueing", "starting": "InProgress", "running": "Ready", "exited": "Deleted", "lost": "Deleted"}
 
 
@@ -26,9 +27,9 @@ class JobController:
 
     def reconcile(self, resource: Resource) -> float | None:
         workloads = self._workloads(resource)
-        if resource.deleted_at is not None:
-            return self._delete(resource, workloads)
         spec = msgspec.convert(resource.spec, FinetuneSpec if resource.kind == "finetune" else JobSpec)
+        if resource.deleted_at is not None:  # the archive: nothing runs there
+            spec = msgspec.structs.replace(spec, stopped=True)
         status = msgspec.convert(resource.status, JobStatus)
         notes = msgspec.convert(status.details, Notes)
         todo = plan(spec, notes, resource.uid, workloads, now_ms())
@@ -36,21 +37,23 @@ class JobController:
         for id in todo.stop:
             self.context.driver.stop(id, GRACE_S)
         self._launch(resource, spec, todo)
-        if todo.forget:
-            for id in workloads:
-                self.context.driver.forget(id)
+        if resource.deleted_at is not None and todo.notes.phase == "ended" and not todo.stop:
+            return self._keep(resource, workloads)
+        if todo.archive:
+            with self.context.transaction() as tx:
+                tx.event(resource, "Normal", "Archived", "its time after the end is over")
+                tx.mark_deleted(resource)
         return todo.wait_s
 
     def _workloads(self, resource: Resource) -> dict[str, Observation]:
         seen = self.context.driver.observe(f"{resource.workspace}/{resource.kind}/{resource.name}")
         return {id: one for id, one in seen.items() if one.labels.get(UID) == resource.uid}
 
-    def _delete(self, resource: Resource, workloads: dict[str, Observation]) -> float | None:
-        alive = [id for id, seen in workloads.items() if not seen.ended]
-        for id in alive:
-            self.context.driver.stop(id, DELETE_GRACE_S)
-        if alive:
-            return 1.0
+    def _keep(self, resource: Resource, workloads: dict[str, Observation]) -> float | None:
+        """Row, logs and files stay in the archive for a while."""
+        left_ms = (resource.deleted_at or 0) + ARCHIVE_S * 1000 - now_ms()
+        if left_ms > 0:
+            return left_ms / 1000
         for id in workloads:
             self.context.driver.forget(id)
         with self.context.transaction() as tx:
@@ -92,9 +95,7 @@ class JobController:
 
     def _workload(self, resource: Resource, spec: JobSpec, notes: Notes, worker: Worker) -> Workload:
         if not spec.container.command:
-            raise InvalidInput(
-                f"the {resource.kind} {resource.name!r} has no command", fix="Give --command, or container.command."
-            )
+            raise _no_command(resource, spec)
         resources = self.context.resources(spec.resource_shape)
         gang, queue = is_gang(spec), spec.queue_config or QueueConfig()
         declared = tuple(port.container_port for port in spec.container.ports or [])
@@ -125,6 +126,16 @@ class JobController:
                 "retry": str(worker.retry),
             },
         )
+
+
+def _no_command(resource: Resource, spec: JobSpec) -> LeptonError:
+    if isinstance(spec, FinetuneSpec) and spec.trainer is not None:
+        model = (spec.trainer.train_config or {}).get("model_id")
+        return Unavailable(
+            f"no trainer of this machine can fine-tune {model!r}",
+            fix="Give the command that does it as container.command, or use `lep train` with a recipe.",
+        )
+    return InvalidInput(f"the {resource.kind} {resource.name!r} has no command", fix="Give --command.")
 
 
 def job_env(resource: Resource, spec: JobSpec, notes: Notes, worker: Worker, resources: Resources) -> dict[str, str]:
@@ -160,8 +171,6 @@ def describe(
         "succeeded": sum(seen.reason == "Completed" for seen in now),
         "failed": sum(seen.ended and seen.reason != "Completed" for seen in workloads.values()),
     }
-    if notes.archived and not workloads:  # forgotten: what was known stays
-        counts = {name: getattr(old, name) for name in counts}
     history = old.job_history
     if todo.attempt_over is not None:
         # The attempt that is over is the one the old notes were about.
@@ -173,8 +182,8 @@ def describe(
         creation_time=resource.created_at,
         completion_time=notes.ended_at,
         job_history=history,
-        replicas=_replicas(resource, spec, notes, workloads) or (old.replicas if notes.archived else []),
-        terminations=_terminations(resource, workloads) or (old.terminations if notes.archived else []),
+        replicas=_replicas(resource, spec, notes, workloads),
+        terminations=_terminations(resource, workloads),
         details=msgspec.to_builtins(notes),
         **counts,
     )
@@ -182,7 +191,7 @@ def describe(
 
 def _state(resource: Resource, spec: JobSpec, notes: Notes, now: list[Observation]) -> str:
     if notes.phase == "ended":
-        return "Archived" if notes.archived else str(notes.verdict)
+        return str(notes.verdict)
     if notes.phase == "ending":
         return {"Stopped": "Stopping", "Restarted": "Restarting"}.get(str(notes.verdict), "Terminating")
     if notes.phase == "waiting":
@@ -192,9 +201,10 @@ def _state(resource: Resource, spec: JobSpec, notes: Notes, now: list[Observatio
     states = {seen.state for seen in now}
     if notes.not_before and "running" not in states:
         return "PendingRetry"
-    if "running" in states:
+    alive = states - {"exited", "lost"}
+    if alive <= {"running"} and now:
         return "Running"
-    return "Starting" if "starting" in states else "Queueing"
+    return "Queueing" if alive <= {"queued"} else "Starting"
 
 
 def _attempt(resource: Resource, number: int, verdict: str, workloads: dict[str, Observation]) -> Attempt:

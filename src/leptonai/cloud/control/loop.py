@@ -161,7 +161,7 @@ class Loop:
     # -- watching
 
     def _watch_store(self) -> None:
-        position, resync_at = 0, 0.0
+        position, resync_at = 0, 0.0  # from the start: every resource is looked at once
         while not self._stopping.is_set():
             if not self.active.wait(0.2):
                 continue
@@ -179,9 +179,12 @@ class Loop:
                 self._stopping.wait(1.0)
 
     def _watch_driver(self) -> None:
+        resync_at = 0.0
         while not self._stopping.wait(OBSERVE_S):
             if not self.active.is_set():
                 continue
+            if time.monotonic() >= resync_at:
+                self._seen, resync_at = {}, time.monotonic() + RESYNC_S
             try:
                 seen = self.context.driver.observe()
             except (LeptonError, OSError) as error:
@@ -211,6 +214,8 @@ class Loop:
         try:
             with self.context.store.reading() as tx:
                 resource = tx.by_uid(uid)
+            if resource is None:
+                self._forget(uid)
             if resource is None or resource.kind not in self.controllers or not self._owns(resource):
                 self._failures.pop(uid, None)
                 return None
@@ -221,6 +226,12 @@ class Loop:
             return self._failed(uid, resource, error)
         self._failures.pop(uid, None)
         return again
+
+    def _forget(self, uid: str) -> None:
+        """The resource is gone for good; so are the records of its workloads, once they have ended."""
+        for id, seen in self._seen.items():
+            if seen.ended and seen.labels.get(UID) == uid:
+                self.context.driver.forget(id)
 
     def _failed(self, uid: str, resource: Resource | None, error: Exception) -> float:
         """Say it once where the owner of the resource looks, and try again, less and less often."""

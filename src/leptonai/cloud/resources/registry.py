@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from ...base.errors import InvalidInput, NotFound, did_you_mean, nearest
+from ...base.structs import prepare
 from . import endpoint, job, others, raycluster
 
 
@@ -57,6 +58,8 @@ KINDS = {
         Kind("photon", others.PhotonSpec, others.PlainStatus, ("photons",)),
     )
 }  # fmt: skip
+
+prepare(*(kind.spec for kind in KINDS.values()), *(kind.status for kind in KINDS.values()))
 
 
 def kind_named(name: str) -> Kind:

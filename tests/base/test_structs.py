@@ -1,0 +1,27 @@
+"""Types that were prepared may be used by many threads at once; without it msgspec ends the process."""
+
+import subprocess
+import sys
+
+SCRIPT = """
+import sys, threading, msgspec
+from leptonai.cloud.resources import registry
+sys.setswitchinterval(1e-6)
+ready = threading.Barrier(8)
+def use():
+    ready.wait()
+    for kind in registry.KINDS.values():
+        try:
+            msgspec.convert({}, kind.spec)
+        except msgspec.ValidationError:
+            pass
+        msgspec.convert({}, kind.status)
+threads = [threading.Thread(target=use) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+
+
+def test_first_use_by_many_threads():
+    for _ in range(5):
+        subprocess.run([sys.executable, "-c", SCRIPT], check=True)
