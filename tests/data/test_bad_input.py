@@ -29,6 +29,8 @@ CASES = {
     "header only": ("a.csv", b"a,b\n", InvalidInput, ["a header and no rows"]),
     "duplicate names": ("a.csv", b"a,b,a\n1,2,3\n", InvalidInput, ["two columns have the same name: received a"]),
     "a column without values": ("a.csv", b"a,b\n1,NaN\n2,\n", InvalidInput, ["column 'b' has no value in any row", "--type b=number"]),
+    "numbers for names": ("a.csv", b"5.1,3.5,0\n4.9,3.0,1\n", InvalidInput, ["first line of a.csv holds numbers", "names of the columns"]),
+    "quote never closed": ("a.csv", b'a,b\n1,x\n2,"y\n3,z\n', InvalidInput, ["begins in line 3 of a.csv is never closed"]),
     "broken json line": ("a.jsonl", b'{"a": 1}\n{"a": \n', InvalidInput, ["line 2 of a.jsonl is not JSON"]),
     "json of another kind": ("a.jsonl", b'{"a": 1}\n[1]\n', InvalidInput, ["line 2", "JSON object"]),
     "json null": ("a.jsonl", b"null", InvalidInput, ["line 1", "JSON object"]),

@@ -167,6 +167,28 @@ def test_index_column_without_a_name(tmp_path):
     assert read_source(tmp_path / "a.csv").column_names == ["column_1", "x"]
 
 
+def test_names_are_trimmed_and_a_separator_at_the_end_of_lines_is_no_column(tmp_path):
+    (tmp_path / "a.csv").write_text("x, y,\n0,5,\n1,6,\n")
+    assert read_source(tmp_path / "a.csv").to_pydict() == {"x": [0, 1], "y": [5, 6]}
+
+
+def test_columns_that_pandas_has_numbered(tmp_path):
+    (tmp_path / "a.csv").write_text("0,1\n7,8\n")
+    assert read_source(tmp_path / "a.csv").to_pydict() == {"0": [7], "1": [8]}
+
+
+def test_decimal_commas_of_files_with_semicolons(tmp_path):
+    (tmp_path / "a.csv").write_text("price;n;name\n1.234,50;1;a,b\n-0,5;2;c\n;3;d\n")
+    table = read_source(tmp_path / "a.csv").to_pydict()
+    assert table == {"price": [1234.5, -0.5, None], "n": [1, 2, 3], "name": ["a,b", "c", "d"]}
+
+
+def test_whole_numbers_past_64_bits_keep_their_digits(tmp_path):
+    (tmp_path / "a.csv").write_text("id,mass\n9223372036854775807,1e30\n123456789012345678901234567890,2.5\n")
+    table = read_source(tmp_path / "a.csv").to_pydict()
+    assert table == {"id": ["9223372036854775807", "123456789012345678901234567890"], "mass": [1e30, 2.5]}
+
+
 def test_quoted_line_breaks_across_blocks(tmp_path):
     rows = [f'{i},"first line\nsecond line {"x" * 90}"' for i in range(60_000)]
     (tmp_path / "a.csv").write_text("n,text\n" + "\n".join(rows) + "\n")

@@ -63,7 +63,14 @@ def _says(profile: dict[str, Any]) -> str:
         )
     if "sizes" in profile:
         return f"sizes differ: {', '.join(profile['sizes'])}"
-    return f"{profile['min']} … {profile['max']}" if "min" in profile else ""
+    if "min" in profile:
+        return f"{moment(profile['min'])} … {moment(profile['max'])}"
+    return f"{profile['infinite']:,} infinite" if "infinite" in profile else ""
+
+
+def moment(text: str) -> str:
+    """`2024-01-31T00:00:00.000000` → `2024-01-31`: without what is 0."""
+    return text.removesuffix(".000000").removesuffix("T00:00:00").replace("T", " ")
 
 
 def number(value: Any) -> str:
@@ -107,4 +114,6 @@ def cell(value: Any, width: int = 60) -> str:
     if isinstance(value, list):
         return f"[{len(value)} numbers]"
     text = " ".join(str(value).split())
+    if not text:
+        return '""'
     return text if len(text) <= width else text[: width - 1] + "…"

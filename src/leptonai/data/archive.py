@@ -47,7 +47,8 @@ class Tree:
         return io.BytesIO(self.read(name))
 
     def label(self, name: str) -> str:
-        return f"{self.path.name}/{self.prefix}{name}"
+        folder = f"{self.path.name}/" if self.path.name else ""  # the folder that we are in has no name
+        return f"{folder}{self.prefix}{name}"
 
 
 def open_tree(path: Path) -> Tree:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import pyarrow as pa
@@ -18,6 +19,8 @@ from .sources import Source
 
 STRINGS = ("category", "text")
 NUMBERS = {"number": pa.float64()}
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+DECIMAL_COMMA = r"^\s*[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?\s*$"
 # `pyarrow` infers a type from all rows, so only columns whose text must survive (a zip code's zeros) are told beforehand.
 
 
@@ -26,8 +29,9 @@ def read(source: Source, types: Mapping[str, str], encoding: str | None = None) 
     encoding = encoding or detect_encoding(source)
     raw, delimiter = _header(source, encoding)
     # pandas writes its index as a column without a name.
-    header = [name if name.strip() else f"column_{place}" for place, name in enumerate(raw, 1)]
+    header = [name.strip() or f"column_{place}" for place, name in enumerate(raw, 1)]
     check_names(header)
+    _check_is_header(source, header, delimiter)
     types = check_types(types, header)
     kinds = dict.fromkeys(STRINGS, pa.string()) | NUMBERS
     forced = {raw[header.index(name)]: kinds[kind] for name, kind in types.items() if kind in kinds}
@@ -50,7 +54,68 @@ def read(source: Source, types: Mapping[str, str], encoding: str | None = None) 
             received=", ".join(header),
             fix="Give a file with rows below the header.",
         )
-    return table.rename_columns(header)
+    _check_last_quote(source, encoding, delimiter, table)
+    table = _exact_integers(table, lambda columns: _parse(source, encoding, delimiter, columns, newlines=True), forced)
+    table = table.rename_columns(header)
+    # A separator at the end of every line makes a column without name and values.
+    nothing = [name for name, given in zip(header, raw, strict=True) if not given.strip() and _is_empty(table[name])]
+    table = table.drop_columns([name for name in nothing if name not in types])
+    return decimal_commas(table, types) if delimiter == ";" else table
+
+
+def _check_is_header(source: Source, header: list[str], delimiter: str) -> None:
+    """Raise InvalidInput if the first line holds numbers: a row would be lost. `0,1,2,…` is how pandas names columns."""
+    if header == [str(place) for place in range(len(header))]:
+        return
+    if all(NUMBER.fullmatch(name) for name in header):
+        raise InvalidInput(
+            f"the first line of {source.name} holds numbers, not names", received=delimiter.join(header),
+            fix="Write the names of the columns as the first line.",
+        )  # fmt: skip
+
+
+def _check_last_quote(source: Source, encoding: str, delimiter: str, table: pa.Table) -> None:
+    """Raise InvalidInput if a quote is never closed: the parser takes all that follows, to the file's end, as one field."""
+    last = table.slice(table.num_rows - 1).to_pylist()[0].values()
+    if not any(isinstance(value, str) and "\n" in value for value in last):
+        return
+    with source.open() as file, _text(file, encoding) as lines:
+        begun, records = 1, csv.reader(lines, delimiter=delimiter, strict=True)
+        try:
+            for _ in records:
+                begun = records.line_num + 1
+        except csv.Error as error:
+            if "unexpected end of data" in str(error):
+                raise InvalidInput(
+                    f"a quoted field that begins in line {begun} of {source.name} is never closed",
+                    fix='Close it with a double quote; a double quote inside a field is written twice: "".',
+                ) from error
+
+
+def _exact_integers(table: pa.Table, parse: Callable, forced: Mapping[str, pa.DataType]) -> pa.Table:
+    """Whole numbers past 64 bits, which are names and not quantities, as text: the parser would round them to float64."""
+    large = [
+        place
+        for place, (field, column) in enumerate(zip(table.schema, table.columns, strict=True))
+        if pa.types.is_floating(field.type) and field.name not in forced and _reaches(column, 2.0**63)
+    ]
+    if not large:
+        return table
+    texts = parse({**forced, **{table.field(place).name: pa.string() for place in large}})
+    for place in large:
+        values = texts.column(place)
+        if pc.all(pc.match_substring_regex(values.drop_null(), r"^\s*[+-]?\d+\s*$")).as_py():
+            table = table.set_column(place, table.field(place).name, values)
+    return table
+
+
+def _reaches(column: pa.ChunkedArray, bound: float) -> bool:
+    ends = pc.min_max(column).as_py()
+    return ends["min"] is not None and max(-ends["min"], ends["max"]) >= bound
+
+
+def _is_empty(column: pa.ChunkedArray) -> bool:
+    return column.null_count == len(column)
 
 
 def _parse(source: Source, encoding: str, delimiter: str, types: dict[str, pa.DataType], newlines: bool) -> pa.Table:
@@ -171,4 +236,19 @@ def tidy_quoted_numbers(table: pa.Table, types: Mapping[str, str]) -> pa.Table:
         bare = pc.if_else(pc.equal(column, ""), None, column)
         with suppress(pa.ArrowInvalid):
             table = table.set_column(position, field.name, bare.cast(pa.float64()))
+    return table
+
+
+def decimal_commas(table: pa.Table, types: Mapping[str, str]) -> pa.Table:
+    """Columns of numbers such as `1.234,5`, as files with semicolons write them, as numbers."""
+    for position, field in enumerate(table.schema):
+        if not pa.types.is_string(field.type) or types.get(field.name, "number") != "number":
+            continue
+        column = table.column(position)
+        given = column.drop_null()
+        if not len(given) or not pc.all(pc.match_substring_regex(given.slice(0, 100), DECIMAL_COMMA)).as_py():
+            continue
+        if pc.all(pc.match_substring_regex(given, DECIMAL_COMMA)).as_py():
+            plain = pc.replace_substring(pc.replace_substring(column, ".", ""), ",", ".")
+            table = table.set_column(position, field.name, pc.utf8_trim_whitespace(plain).cast(pa.float64()))
     return table
