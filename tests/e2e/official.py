@@ -23,7 +23,9 @@ def official_lep() -> Path:
     if not command.exists() and not given:
         _install(folder)
     if not command.exists():
-        pytest.skip(f"the official client {VERSION} cannot be had: set LEPTON_OFFICIAL_CLIENT to an environment that has it")
+        pytest.skip(
+            f"the official client {VERSION} cannot be had: set LEPTON_OFFICIAL_CLIENT to an environment that has it"
+        )
     return command
 
 
@@ -74,7 +76,7 @@ class Session:
         (folder / "latest_version_check").write_text(str(int(time.time())))
         self.transcript: list[str] = []
 
-    def run(self, *arguments: str, status: int = 0, timeout_s: float = 60, input: str = "") -> str:
+    def run(self, *arguments: str, status: int = 0, timeout_s: float = 120, input: str = "") -> str:
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
@@ -84,7 +86,12 @@ class Session:
             "LC_ALL": "C.UTF-8",
         }
         done = subprocess.run(
-            [str(self.command), *arguments], env=environment, input=input, text=True, capture_output=True, timeout=timeout_s
+            [str(self.command), *arguments],
+            env=environment,
+            input=input,
+            text=True,
+            capture_output=True,
+            timeout=timeout_s,
         )
         text = done.stdout + done.stderr
         self.transcript.append(f"[{done.returncode}] lep {' '.join(arguments)}\n{text}")

@@ -148,7 +148,9 @@ def pods(lep):
 
 
 def call(cloud, name, token):
-    return httpx.get(f"{cloud.url}/default/{name}/", headers={"authorization": f"Bearer {token}"}, timeout=60).status_code
+    return httpx.get(
+        f"{cloud.url}/default/{name}/", headers={"authorization": f"Bearer {token}"}, timeout=60
+    ).status_code
 
 
 def wait_until_called(cloud, name, token, status, timeout_s=60):
@@ -167,7 +169,11 @@ def wait_for_log(lep, kind, name):
 
     environment = {**os.environ, "LEPTON_CACHE_DIR": str(lep.folder), "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
-        [str(lep.command), kind, "log", "-n", name], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [str(lep.command), kind, "log", "-n", name],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as child:
         try:
             text = "".join(child.stdout.readline() for _ in range(2))
@@ -180,7 +186,22 @@ def wait_for_log(lep, kind, name):
 def test_jobs_fine_tunes_and_ray(lep, cloud):
     log_in(lep, cloud)
     host = ["--container-image", "host", "-rs", "cpu.small"]
-    lep.run("job", "create", "-n", "job1", *host, "--command", "echo hi there", "-w", "2", "-ng", "local", "-qp", "5", "-cbp")
+    lep.run(
+        "job",
+        "create",
+        "-n",
+        "job1",
+        *host,
+        "--command",
+        "echo hi there",
+        "-w",
+        "2",
+        "-ng",
+        "local",
+        "-qp",
+        "5",
+        "-cbp",
+    )
     lep.run("job", "create", "-n", "job2", "-t", "torchrun", "--run", "echo t", "-rs", "cpu.small")
     lep.run("job", "create", "-n", "job3", *host, "--command", "sleep 600")
     assert "job1" in lep.run("job", "list")
@@ -211,7 +232,17 @@ def test_jobs_fine_tunes_and_ray(lep, cloud):
     lep.run("finetune", "delete", "-i", fine_tune)
 
     head = ["--head-resource-shape", "cpu.small", "--head-node-group", "local"]
-    group = ["-wg", "--group-name", "w1", "--resource-shape", "cpu.small", "--node-group", "local", "--min-replicas", "1"]
+    group = [
+        "-wg",
+        "--group-name",
+        "w1",
+        "--resource-shape",
+        "cpu.small",
+        "--node-group",
+        "local",
+        "--min-replicas",
+        "1",
+    ]
     lep.run("raycluster", "create", "-n", "ray1", *head, *group)
     assert "ray1" in lep.run("raycluster", "list")
     lep.run("raycluster", "get", "-n", "ray1")

@@ -137,7 +137,10 @@ def test_pages_follow_each_other_and_filters_hold(store):
 def test_text_of_callers_never_becomes_sql(store, text):
     make(store, "web")
     with store.reading() as tx:
-        assert tx.list("endpoint", "w", search=text, labels={text: text}, states=[text], created_by=[text], after=text) == []
+        assert (
+            tx.list("endpoint", "w", search=text, labels={text: text}, states=[text], created_by=[text], after=text)
+            == []
+        )
         with pytest.raises(NotFound):
             tx.get("endpoint", text, text)
         assert tx.count("endpoint", "w") == 1
