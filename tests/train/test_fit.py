@@ -65,6 +65,26 @@ def test_the_time_budget_covers_all_candidates(home, blobs, capsys):
     assert time.monotonic() - began < 6.3
 
 
+def test_a_budget_that_is_too_short_for_all_leaves_the_cheapest(home, blobs, capsys):
+    model = la.fit("blobs", target="label", time_budget=0.2)
+    assert model.manifest.network["kind"] == "linear"
+    assert model.predict(ROW)["label"] == "yes"
+    assert "mlp: not tried" in capsys.readouterr().err
+
+
+def test_a_candidate_that_fails_does_not_take_the_others_with_it(home, blobs, capsys, monkeypatch):
+    from leptonai.train import fit
+
+    # The network is begun, and has no time for a step.
+    monkeypatch.setattr(fit, "LEAST_S", {})
+    monkeypatch.setattr(fit, "SHARES", {"linear": 0.3, "lightgbm": 0.8, "mlp": 0.0})
+    model = la.fit("blobs", target="label", time_budget=20)
+    assert model.manifest.network["kind"] in ("linear", "lightgbm")
+    assert "mlp: left out: the time budget was used up before the first step" in capsys.readouterr().err
+    with pytest.raises(InvalidInput, match="before the first step"):
+        la.fit("blobs", target="label", model="mlp", time_budget=0.001)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "sentence"),
     [
