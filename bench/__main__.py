@@ -1,6 +1,6 @@
-"""Run benchmarks one after the other, then print every kept result as one Markdown table.
+"""Run benchmarks one after the other, then write every kept result as one table into docs/results.md.
 
-usage: python -m bench [NAME …]     (no name: all that is not marked slow to set up; `table`: only the table)
+usage: python -m bench [NAME …]     (no name: all; `table`: only the table)
 """
 
 from __future__ import annotations
@@ -11,18 +11,32 @@ import sys
 
 from .common import ROOT
 
-ALL = ("startup", "csv_import", "shuffled_reads", "trainer_overhead", "mnist", "text", "serve", "kill_resume", "demo")
+ALL = (
+    "startup", "size", "csv_import", "shuffled_reads", "trainer_overhead", "kill_resume", "mnist", "text", "serve", "demo",
+)  # fmt: skip
+HEAD = """# Measured
+
+Each row was printed by the command in its first column; what a row means, and how it is measured, is said at the head of that file in
+`bench/`. `python -m bench` runs them all. Timings decide no test.
+"""
 
 
 def table() -> str:
-    lines = ["| benchmark | what | ours | peer | ratio | target | unit |", "|---|---|---|---|---|---|---|"]
+    lines = [HEAD, "| command | what | ours | peer | ratio | to reach | unit | limit |", "|---|---|---|---|---|---|---|---|"]
+    machines = {}
     for path in sorted((ROOT / "bench" / "results").glob("*.json")):
         result = json.loads(path.read_text())
         for row in result["rows"]:
-            cells = [row.get(key, "") for key in ("what", "ours", "peer", "ratio", "target", "unit")]
+            cells = [row.get(key, "") for key in ("what", "ours", "peer", "ratio", "target", "unit", "limit")]
             cells = [f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in cells]
-            lines.append(f"| {result['name']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            lines.append(f"| `python -m bench.{result['name']}` | " + " | ".join(cells) + " |")
+        machines.setdefault(", ".join(f"{key} {value}" for key, value in result["machine"].items()), []).append(result)
+    lines.append("")
+    for machine, results in machines.items():
+        when = ", ".join(f"{result['name']} {result['date']} ({result['commit']})" for result in results)
+        lines.append(f"Machine: {machine}. Run: {when}.\n")
+        lines += [f"* {result['name']}: {result['note']}" for result in results if result["note"]]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -31,6 +45,7 @@ def main() -> None:
         if name != "table":
             print(f"\n── {name}", flush=True)
             subprocess.run([sys.executable, "-m", f"bench.{name}"], cwd=ROOT, check=True)
+    (ROOT / "docs" / "results.md").write_text(table())
     print("\n" + table())
 
 

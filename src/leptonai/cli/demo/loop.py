@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MADE_BY_DEMO = "made by lep demo"
 REQUESTS, REVIEWED = 200, 160
-SPLIT = {"test": 0.7, "validation": 0.1, "seed": 0}
+SPLIT = {"test": 0.8, "validation": 0.08, "seed": 0}
 """Whoever begins has few labelled rows; and two good models can only be told apart on many test rows."""
 BUDGET = "60s"
 SMALL_SET = {"epochs": 25, "batch": 32, "learning_rate": 2e-3, "ema": 0.98, "early_stop": {"patience": 25}}
