@@ -179,7 +179,7 @@ def test_no_path_leads_out_of_the_storage(server, path):
         assert answer.status_code < 500 and "not yours" not in answer.text, (method, path, answer.text)
     # What the client had already normalised is a plain name inside; nothing beside the workspace's files was touched.
     assert (server.home.root / "x").read_text() == "not yours"
-    assert {one.name for one in server.home.root.iterdir()} == {"x", "cloud", "workspaces"}
+    assert {one.name for one in server.home.root.iterdir()} <= {"x", "cloud", "workspaces"}
 
 
 def test_files_go_up_come_down_move_and_links_out_are_refused(server):
