@@ -15,7 +15,7 @@ async def echo(scope, receive, send) -> None:
     if scope["path"].endswith("/stream"):
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for _ in range(200):
-            sent = repr(time.clock_gettime(time.CLOCK_MONOTONIC)).encode()
+            sent = b"%r\n" % time.clock_gettime(time.CLOCK_MONOTONIC)
             await send({"type": "http.response.body", "body": sent, "more_body": True})
             await asyncio.sleep(0.005)
         await send({"type": "http.response.body", "body": b""})

@@ -55,9 +55,9 @@ def test_every_credential_gets_its_answer(cloud):
 
 
 def test_allow_lists_look_at_the_address_and_trust_only_trusted_proxies(cloud):
-    entry = lambda *allow: Endpoint(
-        "ws", "echo", 1, (Revision("r1", (cloud.a.route,)),), Access(public=True, allow=allow)
-    )  # noqa: E731
+    def entry(*allow: str) -> Endpoint:
+        return Endpoint("ws", "echo", 1, (Revision("r1", (cloud.a.route,)),), Access(public=True, allow=allow))
+
     cloud.route(entry("127.0.0.0/8"))
     assert cloud.call().status_code == 200
     cloud.route(entry("10.0.0.0/8"))
