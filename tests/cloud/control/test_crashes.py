@@ -44,6 +44,7 @@ def process(home):
         process.kill()
 
 
+@pytest.mark.slow
 def test_twenty_kills_lose_nothing_and_double_nothing(home, process, tmp_path):
     chance = random.Random(20)
     context = make_context(home)
