@@ -4,12 +4,16 @@ VENV   ?= .venv
 ARGS   ?=
 SOURCES := pyproject.toml constraints/cpu.txt scripts/install
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-all lint bench clean
 
 demo: $(VENV)/.local
 	@$(VENV)/bin/lep demo $(ARGS)
 
 test: $(VENV)/.test
+	$(VENV)/bin/python -m pytest -m "not slow" $(ARGS)
+
+# With the long ones: 20 kills, real tables, rolling updates under load, the official client's transcript.
+test-all: $(VENV)/.test
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 lint: $(VENV)/.dev
