@@ -26,7 +26,7 @@ _NAMES = {
     "LeptonError": "base.errors",
 }
 
-__all__ = [*_NAMES, "__version__"]  # noqa: PLE0604
+__all__ = [*_NAMES, "__version__"]
 
 
 def __getattr__(name: str):

@@ -19,6 +19,7 @@ import msgspec
 from ..base.errors import Conflict, LeptonError
 from ..base.files import write_atomic
 from ..base.home import Home
+from ..base.structs import prepare
 
 
 class State(msgspec.Struct, frozen=True):
@@ -31,6 +32,9 @@ class State(msgspec.Struct, frozen=True):
     database: str
     started_at: float
     version: str
+
+
+prepare(State)
 
 
 def folder(home: Home) -> Path:

@@ -14,6 +14,7 @@ import msgspec
 
 from .. import __version__
 from ..base.errors import Corrupt, InvalidInput, did_you_mean, shorten
+from ..base.structs import prepare
 
 NAME = "lepton.json"
 FORMAT = 1
@@ -77,6 +78,9 @@ class Manifest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     def to_dict(self) -> dict[str, Any]:
         return msgspec.to_builtins(self)
+
+
+prepare(Manifest)
 
 
 def parse_manifest(data: bytes, where: str = NAME) -> Manifest:

@@ -20,6 +20,7 @@ from ..base.errors import Conflict, Corrupt, InvalidInput, NotFound, did_you_mea
 from ..base.files import folder_atomic, write_atomic
 from ..base.home import Home
 from ..base.paths import check_name, parse_ref
+from ..base.structs import prepare
 from .card import README
 from .files import copy_model, read_manifest, verify_model
 from .manifest import Manifest
@@ -32,6 +33,9 @@ INDEX = "index.json"
 class Index(msgspec.Struct):
     last_version: int = 0
     tags: dict[str, int] = {}
+
+
+prepare(Index)
 
 
 @dataclass(frozen=True)

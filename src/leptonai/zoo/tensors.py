@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..base.errors import Corrupt, InvalidInput, shorten
+from ..base.structs import prepare
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +40,9 @@ class TensorInfo(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     @property
     def elements(self) -> int:
         return math.prod(self.shape)
+
+
+prepare(TensorInfo)
 
 
 def read_header(start: bytes, file_bytes: int, where: str) -> tuple[dict[str, TensorInfo], int]:

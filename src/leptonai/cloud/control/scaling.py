@@ -10,6 +10,7 @@ import math
 
 import msgspec
 
+from ...base.structs import prepare
 from ..gateway.traffic import EndpointTraffic
 from ..resources.endpoint import EndpointSpec
 
@@ -27,6 +28,9 @@ class Scale(msgspec.Struct, omit_defaults=True):
     changed: int = 0
     asleep: bool = False
     awake_since: int = 0
+
+
+prepare(Scale)
 
 
 def is_stopped(spec: EndpointSpec, least: int, most: int) -> bool:

@@ -14,6 +14,7 @@ import msgspec
 
 from ...base.errors import Corrupt
 from ...base.files import write_atomic
+from ...base.structs import prepare
 
 
 class Replica(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -108,6 +109,9 @@ class Table(msgspec.Struct, frozen=True, omit_defaults=True):
     ingresses: tuple[Ingress, ...] = ()
     keys: tuple[Key, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
+
+
+prepare(Table)
 
 
 def write_table(path: Path, table: Table) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from ...base.structs import prepare
 from .routing import BUCKETS_S, EndpointState, RevisionState, Routing, Stats
 
 STALE_S = 5.0
@@ -81,6 +82,9 @@ class Report(msgspec.Struct, omit_defaults=True):
     connections: int = 0
     refused: dict[int, int] = {}
     endpoints: dict[str, EndpointTraffic] = {}
+
+
+prepare(Report)
 
 
 def report(

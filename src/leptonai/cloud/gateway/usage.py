@@ -19,6 +19,7 @@ import msgspec
 
 from ...base.errors import disk_errors
 from ...base.files import fsync_folder
+from ...base.structs import prepare
 
 MAX_SEGMENT_BYTES = 8 << 20
 
@@ -38,6 +39,9 @@ class Fact(msgspec.Struct, frozen=True):
     duration_ms: float
     bytes_in: int
     bytes_out: int
+
+
+prepare(Fact)
 
 
 class Spool:
