@@ -9,7 +9,11 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from leptonai.base.home import Home
+from leptonai.data.importing import import_data
 
 LEP = [sys.executable, "-m", "leptonai.cli.main"]
 
@@ -210,8 +214,41 @@ def test_what_cannot_be_run_is_a_sentence(place):
     assert noted.returncode == 0 and "--dataset was passed to job.py" in noted.stderr
 
 
-def test_without_tensorflow_there_is_a_hint(place):
-    if find_spec("tensorflow"):
-        pytest.skip("TensorFlow is installed")
-    done = place.lep(place.script("from tensorflow import keras\n"))
-    assert done.returncode == 1 and "write `import keras`" in done.stderr
+needs_absence = pytest.mark.skipif(find_spec("tensorflow") is not None, reason="TensorFlow is installed")
+
+TUTORIAL = """
+import tensorflow as tf
+from tensorflow.keras import datasets, layers, models
+from tensorflow.keras.utils import to_categorical
+
+tf.random.set_seed(0)
+(x, y), (x_test, y_test) = datasets.mnist.load_data()
+x, x_test = x.reshape(-1, 28, 28, 1).astype("float32") / 255, x_test.reshape(-1, 28, 28, 1).astype("float32") / 255
+model = tf.keras.Sequential([layers.Flatten(input_shape=(28, 28, 1)), layers.Dense(10, activation="softmax")])
+model.compile(optimizer="adam", loss="categorical_crossentropy", metrics=["accuracy"])
+model.fit(x, to_categorical(y, 10), epochs=1, batch_size=16, verbose=0)
+model.evaluate(x_test, to_categorical(y_test, 10), verbose=0)
+print(len(x), len(x_test), x.dtype, y.dtype)
+"""
+
+
+@needs_absence
+def test_a_tutorial_for_tensorflow_runs_on_keras_alone_and_on_the_stored_mnist(place):
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 28, 28), dtype=np.uint8)
+    import_data("mnist", {"image": pixels, "label": np.arange(70) % 10}, home=Home(place.home))
+
+    done = place.lep(place.script(TUTORIAL))
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "60 10 float32 uint8\n"
+    assert "TensorFlow is not installed" in done.stderr and "keras.datasets.mnist is mnist@1 here" in done.stderr
+    record = place.record("job")
+    assert record["model"] == "job@1" and "test.accuracy" in record["metrics"]
+
+
+@needs_absence
+def test_what_needs_tensorflow_itself_is_said(place):
+    done = place.lep(place.script("import tensorflow as tf\ntf.data.Dataset\n"))
+    assert done.returncode == 1 and "TensorFlow is not installed, so there is no tf.data" in done.stderr
+    done = place.lep(place.script("import tensorflow.lite\n"))
+    assert done.returncode == 1 and "No module named 'tensorflow'" in done.stderr

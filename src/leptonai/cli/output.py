@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
+
+PIPE_WIDTH = 160
 
 
 def print_json(value: Any) -> None:
@@ -23,4 +27,6 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], title: st
         table.add_column(header, overflow="fold")
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console(highlight=False).print(table)
+    # A file or a pipe has no width: names that a program reads there are not broken over lines.
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+    Console(highlight=False, width=width).print(table)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..base.home import Home
+from . import keras_data
 from .keras_publish import load, publish, publish_tracked, remember
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Tracker:
     def attach(cls, keras: Any) -> Tracker:
         """Wrap `fit` and `evaluate` of every Keras model in this process."""
         tracker = cls(keras)
+        keras_data.attach(keras)
         keras.Model.fit = tracker._watch_fit(keras.Model.fit)
         keras.Model.evaluate = tracker._watch_evaluate(keras.Model.evaluate)
         return tracker

@@ -19,6 +19,7 @@ from typing import IO, Any
 from ..base.errors import Conflict
 from ..base.files import write_atomic
 from ..base.home import Home
+from . import without_tensorflow
 from .record import UNFINISHED, free_folder, git, lock, read_run, run_folders, timestamp
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -45,7 +46,7 @@ def run_script(
             "LEPTON_RUN": folder.name,
         }
     )
-    if not imports(script, "tensorflow"):
+    if without_tensorflow.is_missing() or not imports(script, "tensorflow"):
         # Keras asks for TensorFlow unless it is told otherwise, and Lepton brings torch.
         environment.setdefault("KERAS_BACKEND", "torch")
     if output.isatty():

@@ -8,6 +8,7 @@ trained with Keras is published when it ends well.
 
 from __future__ import annotations
 
+import ast
 import importlib.abc
 import os
 import sys
@@ -18,14 +19,12 @@ from types import ModuleType
 from typing import Any
 
 from ..base.errors import LeptonError
+from . import without_tensorflow
 
 DATASET = "LEPTON_RUN_DATASET"
 PUBLISH = "LEPTON_RUN_PUBLISH"
 """Name of the model that the script's training becomes; empty: do not publish."""
-WITHOUT_TENSORFLOW = (
-    "TensorFlow is not installed, and Keras 3 runs without it: write `import keras` for `from tensorflow import keras`, "
-    "or install TensorFlow beside Lepton."
-)
+WITHOUT_TENSORFLOW = "Note: TensorFlow is not installed; `tensorflow.keras` is Keras 3 here, which is the same Keras."
 
 
 def main(arguments: list[str]) -> int:
@@ -56,7 +55,7 @@ def execute(script: str, arguments: list[str]) -> int:
     sys.path[0] = os.path.dirname(os.path.abspath(script))
     try:
         with open(script, "rb") as file:
-            code = compile(file.read(), script, "exec", dont_inherit=True)
+            code = compile(_parse(file.read(), script), script, "exec", dont_inherit=True)
         exec(code, module.__dict__)  # noqa: S102
     except SystemExit as stop:
         return _exit_status(stop)
@@ -68,10 +67,15 @@ def execute(script: str, arguments: list[str]) -> int:
         return error.exit_code
     except BaseException as error:
         _print_own_frames(error)
-        if isinstance(error, ModuleNotFoundError) and error.name == "tensorflow":
-            print(WITHOUT_TENSORFLOW, file=sys.stderr)
         return 1
     return 0
+
+
+def _parse(source: bytes, script: str) -> ast.Module:
+    tree = ast.parse(source, script)
+    if without_tensorflow.is_missing() and without_tensorflow.rename_imports(tree):
+        print(WITHOUT_TENSORFLOW, file=sys.stderr)
+    return tree
 
 
 def _exit_status(stop: SystemExit) -> int:
