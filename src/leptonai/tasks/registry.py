@@ -22,6 +22,9 @@ TASKS: dict[str, tuple[str, str]] = {
 # Names that people give to what they want to predict, in the order of preference.
 USUAL_TARGETS = ("target", "label", "class", "y", "category", "intent", "sentiment")
 
+# Free text says more of a label than this many other columns (an id, a source, a date); beside more, it is a table with notes.
+BESIDE_TEXT = 2
+
 
 def task_class(name: str) -> type[Task]:
     if name not in TASKS:
@@ -72,7 +75,8 @@ def infer_task(dataset: Dataset, target: str | None = None) -> str:
         return "image-classification"
     if column.type in ("number", "integer") and _is_quantity(dataset, column):
         return "tabular-regression"
-    if others and all(c.type == "text" for c in others):
+    texts = sum(c.type == "text" for c in others)
+    if texts and len(others) - texts <= BESIDE_TEXT:
         return "text-classification"
     return "tabular-classification"
 

@@ -137,7 +137,8 @@ class Loop:
         self.say("Import: types, profile, content hash, an immutable version", f"data import {self.name} PATH")
         dataset = import_data(self.name, known, description=MADE_BY_DEMO, home=self.home)
         self.note(f"{dataset.ref}: {dataset.num_rows:,} rows, content {dataset.content_hash[:12]}")
-        self.note(f"{describe(dataset, self.target)}")
+        self.note(describe(dataset, self.target))
+        self.note(f"{self.target} is to be predicted (--target chooses another column)")
         self.note(f"{REQUESTS} rows are kept out; they arrive later, as requests")
         if PARTS not in dataset.schema:
             labels = dataset.schema[self.target].type in ("category", "text", "boolean")
