@@ -36,7 +36,10 @@ def demo(path: str | None, target: str | None, name: str | None, port: int, seed
         import uvicorn  # noqa: F401
     except ModuleNotFoundError as error:
         raise Missing(error.name or "a package", "local") from error
-    name = name or (Path(path).name.split(".")[0] if path else "digits")
+    from ...train.fit import NO_NAMES, name_of
     from .loop import Loop
 
-    Loop(name, Home.current(), seed=seed, port=port).run(path, target, leave)
+    if name is None and path:
+        stem, folder = Path(path).name.split(".")[0], Path(path).absolute().parent.name
+        name = name_of(folder if stem in NO_NAMES else stem)  # `train.csv` says nothing of what is in it
+    Loop(name or "digits", Home.current(), seed=seed, port=port).run(path, target, leave)
