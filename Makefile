@@ -10,11 +10,11 @@ demo: $(VENV)/.local
 	@$(VENV)/bin/lep demo $(ARGS)
 
 test: $(VENV)/.test
-	$(VENV)/bin/python -m pytest -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto -m "not slow" $(ARGS)
 
 # With the long ones: 20 kills, real tables, rolling updates under load, the official client's transcript.
 test-all: $(VENV)/.test
-	$(VENV)/bin/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto $(ARGS)
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .

@@ -165,9 +165,9 @@ def decode_json(body: bytes) -> Any:
         return msgspec.json.decode(body)
     except RecursionError:
         raise InvalidInput("the JSON is nested too deeply") from None
-    except UnicodeDecodeError as error:
-        raise InvalidInput(
-            "the body is not UTF-8", received=f"byte {error.start}: {error.object[error.start]:#04x}"
-        ) from None
-    except msgspec.MsgspecError as error:
+    except (UnicodeDecodeError, msgspec.MsgspecError) as error:  # bad UTF-8 is one or the other, by msgspec's version
+        try:
+            body.decode()
+        except UnicodeDecodeError as bad:
+            raise InvalidInput("the body is not UTF-8", received=f"byte {bad.start}: {body[bad.start]:#04x}") from None
         raise InvalidInput(f"the body cannot be read as JSON: {shorten(str(error), 120)}") from None
