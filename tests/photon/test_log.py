@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from leptonai.base.errors import Conflict, Unavailable
+from leptonai.base.errors import Unavailable
 from leptonai.photon.collecting import collect, summary
 from leptonai.photon.process import running_services, start_service, stop_service
 
@@ -146,15 +146,3 @@ def test_a_log_that_is_no_log_is_said(home):
     (folder / "log.db").write_bytes(b"this is no database" * 100)
     with pytest.raises(Unavailable, match="cannot be read"):
         start_service("digits@1", "digits", home=home)
-
-
-def test_a_port_that_is_taken_is_said_before_the_model_is_loaded(home):
-    import socket
-
-    from leptonai.photon.server import listen
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        with pytest.raises(Conflict, match="Choose another --port"):
-            listen("127.0.0.1", taken.getsockname()[1])

@@ -28,6 +28,7 @@ from ..base.errors import Conflict, DiskFull, InvalidInput, Refused
 from ..base.files import write_atomic
 from ..base.home import Home
 from ..base.paths import check_name
+from ..base.sockets import listen
 from .app import LOOPBACK, App
 from .served import Served
 from .service import Service
@@ -181,25 +182,6 @@ def _runner() -> Callable:
     import uvloop
 
     return uvloop.run
-
-
-def listen(host: str, port: int) -> socket.socket:
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except (OSError, OverflowError) as error:
-        raise InvalidInput(
-            "this is no address to listen on", received=f"{host}:{port}", expected="a host and a port"
-        ) from error
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise Conflict(
-            f"cannot listen on {host}:{port} ({error.strerror})", fix="Choose another --port; 0 takes a free one."
-        ) from error
-    return listener
 
 
 @contextmanager

@@ -15,14 +15,14 @@ import json
 import logging
 import os
 import signal
-import socket
 import ssl
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ...base.errors import Conflict, InvalidInput, LeptonError
+from ...base.errors import Conflict, LeptonError
 from ...base.files import write_atomic
+from ...base.sockets import listen
 from .front import Front
 from .gateway import Gateway
 from .limits import SharedLimits
@@ -54,7 +54,7 @@ async def serve(
     `ready` is called with the port once it listens. Raises Conflict if the port or the name is taken.
     """
     loop = asyncio.get_running_loop()
-    listener = listen(host, port)
+    listener = listen(host, port, shared=True)
     try:
         spool = Spool(folder / "usage" / name)
     except BlockingIOError:
@@ -138,27 +138,6 @@ async def _seal(spool: Spool) -> None:
         rest = spool.rotate()
         if rest:
             await asyncio.to_thread(rest)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that other workers may listen on too. Raises Conflict if somebody else has the port."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except (OSError, OverflowError) as error:
-        raise InvalidInput(
-            "this is no address to listen on", received=f"{host}:{port}", expected="a host and a port"
-        ) from error
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise Conflict(
-            f"cannot listen on {host}:{port} ({error.strerror})", fix="Choose another --port; 0 takes a free one."
-        ) from error
-    return listener
 
 
 async def _main(arguments: argparse.Namespace) -> None:
