@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from .inputs import TableInputs
+from .resize import Group
 
 
 class MLP(nn.Module):
@@ -40,3 +41,18 @@ class MLP(nn.Module):
     def forward(self, numbers: Tensor | None = None, categories: Tensor | None = None) -> Tensor:
         raw = self.head(self.layers(self.inputs(numbers, categories)))
         return raw.squeeze(1) if raw.shape[1] == 1 else raw
+
+    def groups(self) -> list[Group]:
+        """`hidden.<i>`: the units of layer i. A norm over them stays the same only if all are doubled alike."""
+        linear = [number for number, module in enumerate(self.layers) if isinstance(module, nn.Linear)]
+        names = [*(f"layers.{number}" for number in linear), "head"]
+        return [
+            Group(
+                f"hidden.{i}",
+                self.layers[n].out_features,
+                (names[i], f"layers.{n + 1}"),
+                ((names[i + 1], 1),),
+                even=True,
+            )
+            for i, n in enumerate(linear)
+        ]

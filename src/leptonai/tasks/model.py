@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..base.errors import Corrupt, InvalidInput, Refused
+from ..nets.quantized import Quantized, restore_weights
 from ..nets.registry import is_learner, restore, state_of
 from .arrays import count_rows
 from .registry import task_class
@@ -67,7 +68,11 @@ class Model:
         from ..zoo.files import write_model
 
         folder = Path(folder)
-        write_model(folder, self.manifest, state_of(self.network), self.task.files())
+        quantized = getattr(self.network, "quantized", None)
+        state = state_of(self.network)
+        write_model(
+            folder, self.manifest, state if quantized is None else {**state, **quantized.tensors}, self.task.files()
+        )
         return folder
 
     @classmethod
@@ -86,7 +91,14 @@ class Model:
             task = task_class(found.manifest.task).from_state(found.manifest.task_state, found.files)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise Corrupt(f"the preprocessing of model {found.manifest.name!r} cannot be read ({error!r})") from error
-        network = restore(kind, found.manifest.network.get("config", {}), found.tensors)
+        table = found.manifest.network.get("quantized")
+        tensors = found.tensors if table is None else restore_weights(found.tensors, table)
+        network = restore(kind, found.manifest.network.get("config", {}), tensors)
+        if table is not None:
+            kept = {
+                name: found.tensors[name] for name in found.tensors if name not in tensors or name in table["shapes"]
+            }
+            network.quantized = Quantized(table, kept)
         return cls(task, network, found.manifest)
 
     def __repr__(self) -> str:
@@ -105,7 +117,9 @@ def load(ref: str | Path, home: Home | None = None) -> Model:
 
 def network_manifest(network: Any) -> dict[str, Any]:
     """What a manifest keeps of a network, so that `build` makes it again."""
-    return {"kind": network.kind, "config": network.config}
+    quantized = getattr(network, "quantized", None)
+    found = {"kind": network.kind, "config": network.config}
+    return found if quantized is None else {**found, "quantized": quantized.table}
 
 
 def signature(task: Task) -> dict[str, Any]:

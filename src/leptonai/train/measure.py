@@ -19,11 +19,11 @@ EVALUATION_BATCH = 500
 
 
 class HeldOut:
-    """Rows of one part. `seconds`: how long the last measurement took."""
+    """Rows of one part, their `numbers` in the dataset. `seconds`: how long the last measurement took."""
 
     def __init__(self, task: Task, columns: Any, rows: np.ndarray):
         encoded = task.encode(columns, rows)
-        self.task, self.rows = task, len(rows)
+        self.task, self.rows, self.numbers = task, len(rows), rows
         self.inputs, self.target = encoded.inputs, encoded.target
         self.truth = task.truth(columns, rows)
         self.seconds = 0.0

@@ -6,7 +6,7 @@ A schedule has no state: the factor at step k of n is computed from k/n, so a re
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,11 +27,13 @@ def make_optimizer(
     learning_rate: float = 1e-3,
     weight_decay: float = 0.01,
     momentum: float = 0.9,
+    regroup: Sequence[Callable[[torch.nn.Module, list[dict[str, Any]]], list[dict[str, Any]]]] = (),
 ) -> torch.optim.Optimizer:
     """An optimizer over `model`'s trainable parameters; biases, norms and embeddings are not decayed.
 
     `adamw`: Loshchilov and Hutter 2019, the fused kernel. `sgd`: Nesterov momentum. `muon`: Jordan et al. 2024 for hidden
-    matrices, AdamW for the rest. `momentum` is SGD's and Muon's; AdamW's betas are 0.9 and 0.999.
+    matrices, AdamW for the rest. `momentum` is SGD's and Muon's; AdamW's betas are 0.9 and 0.999. `regroup`: functions that split
+    the groups (params, weight_decay, lr), for learning rates of their own; not with muon.
     """
     if name not in OPTIMIZERS:
         raise InvalidInput("there is no such optimizer", received=name, fix=did_you_mean(str(name), OPTIMIZERS))
@@ -41,7 +43,9 @@ def make_optimizer(
     if not decayed and not plain:
         raise InvalidInput("the model has no parameter that can be trained", received=type(model).__name__)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
+    groups = [{**group, "lr": learning_rate} for group in groups if group["params"]]
+    for split in regroup:
+        groups = split(model, groups)
     if name == "sgd":
         return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, nesterov=momentum > 0, foreach=True)
     if name == "muon":

@@ -5,84 +5,37 @@ One frozen tree is the only form after reading. `load_recipe` turns every mistak
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..base.errors import InvalidInput
-from ..base.paths import check_name, parse_ref
+from ..base.paths import parse_ref
 from ..base.yaml import Document, parse_yaml, read_yaml
+from .fields import (
+    Count,
+    Name,
+    NotNegative,
+    OptimizerName,
+    Part,
+    Positive,
+    Precision,
+    Ref,
+    ScheduleName,
+    Seconds,
+    Seed,
+    Share,
+    parse_duration,
+)
+from .methods.registry import Methods
 from .mistakes import first_mistake
 
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?(?:e[-+]?\d+)?)\s*(ms|s|m|min|h)?\s*\Z")
-_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, None: 1}
+__all__ = ["Recipe", "load_recipe", "parse_duration", "parse_recipe", "read_recipe"]
 
 
-def parse_duration(value: Any) -> Any:
-    """`90`, `90s`, `1.5m`, `2h` → seconds."""
-    if isinstance(value, str):
-        match = _DURATION.match(value)
-        if not match:
-            raise ValueError("a time such as 90s, 5m or 2h")
-        value = float(match[1]) * _SECONDS[match[2]]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError("a time above 0 such as 90s, 5m or 2h")
-    return float(value)
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, bool):  # pydantic would read `true` as 1
-        raise ValueError("a number")
-    return value
-
-
-Seconds = Annotated[
-    float, BeforeValidator(parse_duration), PlainSerializer(lambda s: f"{s!r}s".replace(".0s", "s"), return_type=str)
-]
-Count = Annotated[int, BeforeValidator(_number), Field(ge=1)]
-Share = Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
-Positive = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]
-Seed = Annotated[int, BeforeValidator(_number), Field(ge=0, lt=2**63)]
-
-
-def _checked(check: Callable[[str], Any], expected: str) -> AfterValidator:
-    def validate(text: str) -> str:
-        try:
-            check(text)
-        except InvalidInput:
-            raise ValueError(expected) from None
-        return text
-
-    return AfterValidator(validate)
-
-
-_WORD = "letters, digits, '.', '_' or '-', beginning with a letter or digit"
-Name = Annotated[str, _checked(lambda text: check_name(text, "model"), _WORD)]
-Ref = Annotated[str, _checked(lambda text: parse_ref(text, "object"), f"name or name@version: {_WORD}")]
-OptimizerName = Literal["adamw", "sgd", "muon"]
-ScheduleName = Literal["constant", "linear", "cosine", "onecycle", "step"]
-Precision = Literal["fp32", "bf16", "fp16"]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=True)
-
-
-class Split(_Part):
+class Split(Part):
     test: Share = 0.1
     """Share of the rows that no training sees; the published metrics are measured on them."""
     validation: Share | None = None
@@ -97,7 +50,7 @@ class Split(_Part):
         return self
 
 
-class Data(_Part):
+class Data(Part):
     dataset: Ref
     """`name`, or `name@version`."""
     target: str | None = None
@@ -123,14 +76,14 @@ class ModelPart(BaseModel):
         return dict(self.__pydantic_extra__ or {})
 
 
-class EarlyStop(_Part):
+class EarlyStop(Part):
     on: str | None = None
     """`validation.<metric>`, or `validation.loss`; None: the task's metric."""
     patience: Count = 3
     """Evaluations without improvement before training stops."""
 
 
-class Train(_Part):
+class Train(Part):
     """What is None takes the default of the kind of network: `lep train --explain` prints it."""
 
     epochs: Count | None = None
@@ -164,27 +117,29 @@ class Train(_Part):
     checkpoint_every: Seconds = 30.0
 
 
-class Track(_Part):
+class Track(Part):
     tensorboard: bool = True
     """TensorBoard event files in the run folder."""
     wandb: bool = False
     """Also send metrics to Weights & Biases (extra `wandb`)."""
 
 
-class Publish(_Part):
+class Publish(Part):
     name: Name | None = None
     """Name in the zoo; None: the dataset's name."""
     tags: tuple[Name, ...] = ()
     """Tags that move to the new version."""
 
 
-class Recipe(_Part):
+class Recipe(Part):
     recipe: Literal[1] = 1
     """Version of this format."""
     task: str
     data: Data
     model: ModelPart = ModelPart()
     train: Train = Train()
+    method: Methods = Methods()
+    """What is done round the loop: LoRA, distillation, pruning, …; by name."""
     track: Track = Track()
     publish: Publish | None = Publish()
     """`publish: null` keeps the model in the run folder only."""

@@ -156,6 +156,11 @@ class Run:
         return min(1.0, max(by_steps, self._clock.progress()))
 
     @property
+    def batches_per_epoch(self) -> int:
+        """Of the loader that the loop reads."""
+        return self._per_epoch
+
+    @property
     def metrics(self) -> dict[str, float]:
         """The last value of everything that was logged."""
         self._flush()

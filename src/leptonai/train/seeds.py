@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-STREAMS = ("init", "order", "augment", "worker")
+STREAMS = ("init", "order", "augment", "worker", "method")
 
 
 def stream(seed: int, name: str, *keys: int) -> int:

@@ -9,7 +9,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +20,19 @@ from ..base.errors import InvalidInput, LeptonError
 from ..base.files import write_atomic
 from ..base.home import Home
 from ..base.progress import Progress
-from ..nets.registry import is_learner, load_state, state_of
+from ..nets.registry import is_learner, load_state, options, state_of
+from ..nets.resize import become
 from ..tasks.model import Model, network_manifest, signature
 from ..zoo.manifest import Manifest
 from .loader import Loader
 from .measure import HeldOut, named
+from .methods.method import Context, Method
 from .optim import make_optimizer, make_schedule
 from .plan import Plan, check_early_stop, make_plan
 from .recipe import Recipe, parse_recipe
 from .record import may_continue, read_run, run_folders
 from .run import Run
+from .seeds import stream
 
 if TYPE_CHECKING:
     from ..zoo.store import ModelEntry
@@ -150,25 +153,36 @@ def fit_network(plan: Plan, run: Run, until: str | None = None) -> tuple[Any, di
     held = {
         part: HeldOut(plan.task, columns, plan.parts[part]) for part in ("validation", "test") if len(plan.parts[part])
     }
-    config = plan.origin.network.config if plan.origin else plan.recipe.model.options
-    network = _fresh(plan, config)
+    methods = plan.recipe.method.make()
+    network = _fresh(plan, methods)
     if is_learner(network):
         fit_learner(plan, run, network, columns, held)
     else:
-        fit_by_gradient(plan, run, network, columns, held, until)
+        context = Context(plan, run, columns, held)
+        fit_by_gradient(context, network, methods, until)
+        for method in methods:
+            method.end(network, context)
     metrics = {part: {**rows.measure(network), "rows": rows.rows} for part, rows in held.items()}
     for part, values in metrics.items():
         if part == "test" or is_learner(network):  # the loop has logged its own validations
             run.log(named(part, {name: value for name, value in values.items() if name != "rows"}))
+    if methods:
+        run.record.data["method"] = {method.name: method.facts() for method in methods}
+    if plan.origin is not None and (measured := held.get("test") or held.get("validation")):
+        metrics["before"] = {**measured.measure(plan.origin.network), "rows": measured.rows}
     return network, metrics
 
 
-def _fresh(plan: Plan, config: Mapping[str, Any]) -> Any:
+def _fresh(plan: Plan, methods: list[Method]) -> Any:
     """A new network; with the parent's weights if it continues one. Learners are fitted again, on all rows."""
-    sizes = {} if plan.origin is None else dict(config)
-    network = plan.task.build(plan.kind, sizes or config)
+    config = dict(plan.origin.network.config if plan.origin else plan.recipe.model.options)
+    for method in methods:
+        config |= method.options(options(plan.kind))
+    network = plan.task.build(plan.kind, config)
     if plan.origin is not None and not is_learner(network):
-        load_state(network, state_of(plan.origin.network))
+        # What a method has added keeps its fresh values; all else must be there.
+        state = state_of(plan.origin.network)
+        load_state(network, {**state_of(network), **state} if config != plan.origin.network.config else state)
     return network
 
 
@@ -195,25 +209,35 @@ def fit_learner(plan: Plan, run: Run, network: Any, columns: Any, held: Mapping[
 
 
 def fit_by_gradient(
-    plan: Plan, run: Run, network: torch.nn.Module, columns: Any, held: Mapping[str, HeldOut], until: str | None = None
+    context: Context, network: torch.nn.Module, methods: Sequence[Method] = (), until: str | None = None
 ) -> None:
     """Train in place; `network` ends with its best weights by validation, or its last ones if there is none."""
-    settings = plan.recipe.train
-    encoded = plan.task.encode(columns, plan.parts["train"])
+    plan, run, settings = context.plan, context.run, context.plan.recipe.train
+    encoded = plan.task.encode(context.columns, plan.parts["train"])
     augment = plan.task.augment if settings.augment else None
+    for method in methods:
+        method.begin(network, context)
     arrays = {**encoded.inputs, "target": encoded.target}
+    for method in methods:
+        arrays = method.more_rows(arrays, context)
     # A last batch of one row has no statistics for batch norm; dropping a part of an epoch is harmless, the order differs each time.
-    many = len(encoded.target) >= settings.batch
+    many = len(arrays["target"]) >= settings.batch
     loader = Loader(arrays, batch_size=settings.batch, drop_last=many, transform=augment and _keep_target(augment))
     network = network.to(memory_format=torch.channels_last) if plan.task.name.startswith("image") else network
-    optimizer = make_optimizer(network, settings.optimizer, settings.learning_rate, settings.weight_decay)
+    optimizer = make_optimizer(
+        network, settings.optimizer, settings.learning_rate, settings.weight_decay, regroup=[m.groups for m in methods]
+    )
     run.prepare(network, optimizer, loader, make_schedule(settings.schedule, settings.warmup))
-    best = Best(plan, run, network, held)
+    best = Best(plan, run, network, context.held)
     network.train()
     for step, batch in run.steps(loader, until or f"{settings.epochs} epochs"):
         target = batch.pop("target")
         with run.autocast():
-            loss = plan.task.loss(network(**batch).float(), target)
+            loss = (
+                _loss(context, network, methods, batch, target)
+                if methods
+                else plan.task.loss(network(**batch).float(), target)
+            )
         if not math.isfinite(loss.item()):
             best.diverged(step)
             break
@@ -223,6 +247,8 @@ def fit_by_gradient(
         run.log(loss=loss.detach())
         if run.epoch_ends:
             best.see()
+            for method in methods:
+                method.after_epoch(network, optimizer, context)
     if run.step == 0:
         raise OutOfTime(
             "the time budget was used up before the first step",
@@ -232,11 +258,35 @@ def fit_by_gradient(
     best.restore()
 
 
+def _loss(
+    context: Context,
+    network: torch.nn.Module,
+    methods: Sequence[Method],
+    batch: dict[str, torch.Tensor],
+    target: torch.Tensor,
+) -> torch.Tensor:
+    """The loss of a step as the methods want it. A method's own columns are `<method>.…` in the batch."""
+    inputs = {name: value for name, value in batch.items() if "." not in name}
+    generator = torch.Generator().manual_seed(stream(context.run.seed, "method", context.run.step))
+    for method in methods:
+        inputs = method.inputs(network, inputs, target, generator)
+    raw = network(**inputs).float()
+    loss = context.task.loss(raw, target)
+    for method in methods:
+        mark = f"{method.name}."
+        own = {name.removeprefix(mark): value for name, value in batch.items() if name.startswith(mark)}
+        loss = method.loss(loss, raw, own, network)
+    return loss
+
+
 def _keep_target(augment: Any) -> Any:
-    return lambda batch, generator: {
-        **augment({k: v for k, v in batch.items() if k != "target"}, generator),
-        "target": batch["target"],
-    }
+    """`augment` sees the inputs alone: neither the target nor what methods know of a row."""
+
+    def transform(batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
+        kept = {name: value for name, value in batch.items() if name == "target" or "." in name}
+        return {**augment({name: value for name, value in batch.items() if name not in kept}, generator), **kept}
+
+    return transform
 
 
 class Best:
@@ -274,7 +324,8 @@ class Best:
             value, best = found[self.metric], self.run.state.get("best")
             if math.isfinite(value) and (best is None or self.sign * value >= self.sign * best["value"]):
                 weights = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
-                self.run.state["best"] = {"value": value, "step": self.run.step, "weights": weights}
+                config = dict(self.network.config)  # a method may change the network's size later
+                self.run.state["best"] = {"value": value, "step": self.run.step, "weights": weights, "config": config}
         self.run.state["seen"] = self.run.step
 
     def diverged(self, step: int) -> None:
@@ -296,6 +347,8 @@ class Best:
             self.see()
         best = self.run.state.get("best")
         if best is not None:
+            if best["config"] != self.network.config:
+                become(self.network, best["config"])
             self.network.load_state_dict(best["weights"])
         elif self.run.step:
             with self.run.averaged():
@@ -306,6 +359,8 @@ class Best:
 
 def make_model(plan: Plan, run: Run, network: Any, metrics: dict[str, dict[str, float]]) -> Model:
     lineage = {**run.record.data["lineage"], "run": run.id, "recipe": plan.recipe.to_dict()}
+    if "method" in run.record.data:
+        lineage["method"] = run.record.data["method"]
     manifest = Manifest(
         task=plan.task.name, network=network_manifest(network), task_state=plan.task.state(), signature=signature(plan.task),
         metrics={part: {name: float(value) for name, value in values.items() if np.isfinite(value)} for part, values in metrics.items()},

@@ -1,0 +1,182 @@
+"""Networks that change their size while they train: channels and units chosen, doubled or dropped, blocks added.
+
+A network says which of its parameters share a width (`groups`). One selection of units serves both directions: fewer indices
+prune it, repeated ones widen it, and then it computes the same as before (Chen et al. 2016, Net2Net). What an optimizer knows of a
+weight is carried over by the same selection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+# How unevenly the outgoing weight of a doubled unit is shared: equal halves would get equal gradients for ever.
+UNEVEN = 0.2
+
+
+@dataclass(frozen=True)
+class Group:
+    """Modules that share a width. `out`: their first axis is this width; `into`: (module, r), second axis is width × r.
+
+    `even`: a norm runs over the units, so widening keeps the function only if each is repeated as often as the others.
+    """
+
+    name: str
+    size: int
+    out: tuple[str, ...]
+    into: tuple[tuple[str, int], ...]
+    even: bool = False
+
+
+class Selection:
+    """How each tensor of a network follows from the old one when `picks[group]` (indices of old units, in new order) is chosen."""
+
+    def __init__(self, network: nn.Module, picks: Mapping[str, Tensor], generator: torch.Generator):
+        self.rows: dict[str, Tensor] = {}
+        self.columns: dict[str, tuple[Tensor, int]] = {}
+        self.shares: dict[str, Tensor] = {}
+        parameters = dict(network.named_parameters())
+        groups = {group.name: group for group in network.groups()}  # type: ignore[operator]
+        for name, pick in picks.items():
+            for module in groups[name].out:
+                self.rows[module] = pick
+            for module, repeat in groups[name].into:
+                self.columns[module] = (pick, repeat)
+        for module, (pick, _) in self.columns.items():
+            rows = len(self.rows[module]) if module in self.rows else len(parameters[f"{module}.weight"])
+            self.shares[module] = _shares(pick, rows, generator)
+
+    def carry(self, name: str, tensor: Tensor, power: int | None = None) -> Tensor:
+        """The new tensor of parameter or buffer `name`; `power`: 1 for a first moment of its gradient, 2 for a second moment."""
+        import torch
+
+        module, _, leaf = name.rpartition(".")
+        if tensor.ndim == 0:
+            return tensor.clone()
+        if module in self.rows:
+            pick = self.rows[module]
+            tensor = tensor[pick]
+            if power is not None:  # a doubled unit receives its share of the gradient
+                counts = torch.bincount(pick)[pick].to(tensor.dtype)
+                tensor = tensor / counts.pow(power).view(-1, *[1] * (tensor.ndim - 1))
+        if module in self.columns and leaf == "weight" and tensor.ndim > 1:
+            pick, repeat = self.columns[module]
+            wide = (pick[:, None] * repeat + torch.arange(repeat)).flatten()
+            tensor = tensor[:, wide]
+            if power is None:
+                shares = self.shares[module].repeat_interleave(repeat, 1).to(tensor.dtype)
+                tensor = tensor * shares.view(*shares.shape, *[1] * (tensor.ndim - 2))
+        return tensor.clone(memory_format=torch.preserve_format)
+
+
+def _shares(pick: Tensor, rows: int, generator: torch.Generator) -> Tensor:
+    """(rows, len(pick)): how the outgoing weight of each old unit is shared among its copies; they add up to 1."""
+    import torch
+
+    raw = 1 + UNEVEN * (2 * torch.rand(rows, len(pick), generator=generator) - 1)
+    total = torch.zeros(rows, int(pick.max()) + 1).index_add_(1, pick, raw)
+    return torch.where(torch.bincount(pick)[pick] > 1, raw / total[:, pick], torch.ones_like(raw))
+
+
+def resize(network: nn.Module, picks: Mapping[str, Tensor], optimizer: Any = None, seed: int = 0) -> None:
+    """Give `network`, in place, the units that `picks` names of each group; groups that are not named stay whole.
+
+    The optimizer keeps what it knows. Repeated indices keep the function exactly (dropout aside); for an `even` group they must
+    repeat all units alike.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    selection = Selection(network, picks, generator)
+    state = {name: selection.carry(name, tensor) for name, tensor in network.state_dict().items()}
+    sizes = {name: len(pick) for name, pick in picks.items()}
+    _become(network, {**network.config, **resized_config(network, sizes)}, state, optimizer, selection)
+
+
+def deepen(network: nn.Module, options: Mapping[str, Any], optimizer: Any = None) -> None:
+    """Give `network`, in place, the blocks that `options` (one of `network.deepened()`) adds; it computes the same."""
+    _become(network, {**network.config, **options}, dict(network.state_dict()), optimizer, None)
+
+
+def resized_config(network: nn.Module, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """The options of a network whose groups have these `sizes`: `widths.1` is the second of `widths`, `dense` is `dense`."""
+    config: dict[str, Any] = {}
+    for group in network.groups():  # type: ignore[operator]
+        option, _, number = group.name.partition(".")
+        size = sizes.get(group.name, group.size)
+        if not number or option == "feed":  # `feed` is one number for all blocks
+            config[option] = size
+        else:
+            config.setdefault(option, []).append(size)
+    return config
+
+
+def become(network: nn.Module, config: Mapping[str, Any]) -> None:
+    """Give `network`, in place, the shape of `config`; its weights are then fresh ones, to be loaded."""
+    from .registry import build
+
+    network.__dict__.update(build(network.kind, config).train(network.training).__dict__)
+
+
+def _become(
+    network: nn.Module, config: dict[str, Any], state: dict[str, Tensor], optimizer: Any, selection: Selection | None
+) -> None:
+    import torch
+
+    from .registry import build
+
+    old = dict(network.named_parameters())
+    trained = {name: parameter.requires_grad for name, parameter in old.items()}
+    # A fresh network only gives the shape; it must not move the generators that the training draws from.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(len(old))
+        built = build(network.kind, config).train(network.training)
+    fresh = {name for name, _ in built.named_parameters()} - state.keys()
+    if hasattr(built, "quieten"):
+        built.quieten(fresh)
+    built.load_state_dict(state, strict=False)
+    layout = next((p for p in old.values() if p.ndim == 4), None)
+    if layout is not None and layout.is_contiguous(memory_format=torch.channels_last):
+        built.to(memory_format=torch.channels_last)
+    for name, parameter in built.named_parameters():
+        parameter.requires_grad_(trained.get(name, True))
+    # The object stays: a run, a schedule and an autocast hold on to it.
+    network.__dict__.update({name: value for name, value in built.__dict__.items()})
+    if optimizer is not None:
+        _move_optimizer(optimizer, old, dict(network.named_parameters()), selection)
+
+
+def _move_optimizer(
+    optimizer: Any, old: Mapping[str, Tensor], new: Mapping[str, Tensor], selection: Selection | None
+) -> None:
+    names = {id(parameter): name for name, parameter in old.items()}
+    placed: set[str] = set()
+    state: dict[Any, Any] = {}
+    for group in optimizer.param_groups:
+        kept = []
+        for parameter in group["params"]:
+            name = names[id(parameter)]
+            placed.add(name)
+            kept.append(new[name])
+            for key, value in optimizer.state.get(parameter, {}).items():
+                power = 2 if key == "exp_avg_sq" else 1
+                moved = (
+                    value if selection is None or not hasattr(value, "ndim") else selection.carry(name, value, power)
+                )
+                state.setdefault(new[name], {})[key] = moved
+        group["params"] = kept
+    for name, parameter in new.items():  # of new blocks: decayed as others of their shape are
+        if name not in placed and parameter.requires_grad:
+            matrices = [
+                g for g in optimizer.param_groups if g["params"] and (g["params"][0].ndim > 1) == (parameter.ndim > 1)
+            ]
+            (matrices or optimizer.param_groups)[0]["params"].append(parameter)
+    optimizer.state.clear()
+    optimizer.state.update(state)
+    if hasattr(optimizer, "_gathered"):
+        optimizer._gathered = None
