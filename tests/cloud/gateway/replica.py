@@ -52,6 +52,11 @@ async def answer(reader, writer, name, method, target, headers, pairs):
         while data := await reader.read(4096):
             writer.write(data.upper())
         return False
+    if url.path == "/half":  # ends its own direction first, then listens to the end
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nbye")
+        writer.write_eof()
+        seen["half"] = len(await reader.read(-1))
+        return False
     body = await read_body(reader, headers)
     if url.path == "/raw":
         writer.write(body)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from .heads import RequestHead
-from .routing import EndpointState, Routing, within
+from .networks import within
+from .routing import EndpointState, Routing
 from .table import Token, hash_token
 
 

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from .heads import RequestHead
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+    from .counts import CallerStats
     from .front import Front
     from .link import Link
     from .routing import EndpointState, ReplicaState, RevisionState
@@ -29,6 +32,7 @@ class Exchange:
         "bytes_in",
         "bytes_out",
         "caller",
+        "caller_stats",
         "client",
         "counted",
         "deadline",
@@ -36,6 +40,7 @@ class Exchange:
         "finished",
         "front",
         "given_at",
+        "half_ended",
         "head",
         "hold_until",
         "kept",
@@ -46,6 +51,7 @@ class Exchange:
         "request_id",
         "revision",
         "sent",
+        "span",
         "started",
         "status",
         "timeout_s",
@@ -57,6 +63,8 @@ class Exchange:
         self.front, self.request, self.endpoint, self.client = front, request, endpoint, client
         self.started = now
         self.caller = ""
+        self.caller_stats: CallerStats | None = None
+        self.span: Span | None = None
         self.request_id = b""
         self.head = b""
         self.kept: list[bytes] | None = []
@@ -64,7 +72,7 @@ class Exchange:
         self.answered_at = 0.0
         self.body_limit = 1 << 62
         self.body_done = request.length == 0
-        self.sent = self.finished = self.waiting = self.counted = False
+        self.sent = self.finished = self.waiting = self.counted = self.half_ended = False
         self.revision: RevisionState | None = None
         self.replica: ReplicaState | None = None
         self.link: Link | None = None
@@ -104,9 +112,7 @@ class Exchange:
         )
 
 
-def outgoing_head(
-    request: RequestHead, path: bytes, client: str, request_id: bytes, scheme: bytes, authorization: bool
-) -> bytes:
+def outgoing_head(request: RequestHead, path: bytes, client: str, request_id: bytes, scheme: bytes) -> bytes:
     """The head that a replica gets: framing, way and identity written by the gateway, the rest as the client wrote it."""
     lines = [
         b"%b %b HTTP/1.%d" % (request.method, path, request.http11),
@@ -121,7 +127,7 @@ def outgoing_head(
         lines.append(b"transfer-encoding: chunked")
     elif request.length or request.method in (b"POST", b"PUT", b"PATCH"):
         lines.append(b"content-length: %d" % request.length)
-    if authorization and request.authorization is not None:
+    if request.authorization is not None:
         lines.append(b"authorization: " + request.authorization)
     if request.replica:
         lines.append(b"x-lepton-replica-target: " + request.replica)

@@ -303,6 +303,13 @@ class Front(asyncio.Protocol):
         elif self.exchange is not None:
             self.gateway.check(self.exchange, now)
 
+    def eof_received(self) -> bool:
+        """A client that sends no more has left, as proxies see it; only in a tunnel may it still want to read."""
+        if self._state == _TUNNEL and self.exchange is not None and self.exchange.link is not None:
+            link = self.exchange.link
+            return link.exchange is self.exchange and link.end_half(link.transport)
+        return False
+
     @property
     def idle(self) -> bool:
         return self._state == _HEAD and not self._buffer

@@ -34,7 +34,6 @@ class Link(asyncio.Protocol):
         "gateway",
         "idle_since",
         "replica",
-        "reused",
         "socket",
         "transport",
     )
@@ -45,7 +44,6 @@ class Link(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.socket: socket.socket | None = None
         self.idle_since = 0.0
-        self.reused = False
         self._state, self._buffer, self._left = _HEAD, b"", 0
         self._reusable = False
         self._chunks: Chunked | None = None
@@ -178,9 +176,31 @@ class Link(asyncio.Protocol):
     # --- the connection itself
 
     def eof_received(self) -> bool:
+        """The replica sends no more. In a tunnel the client may still: each direction ends by itself."""
+        return self._state == _TUNNEL and self.exchange is not None and self.end_half(self.exchange.front.transport)
+
+    def end_half(self, other: asyncio.Transport) -> bool:
+        """One side of the tunnel has ended: tell the other. False if nothing is left to keep open."""
+        exchange = self.exchange
+        if not exchange.half_ended and other.can_write_eof():
+            exchange.half_ended = True
+            other.write_eof()
+            return True
+        self.exchange = None
+        self.gateway.finish(exchange)
+        self.transport.close()
+        exchange.front.end_answer(b"")
         return False
 
+    def _last_words(self) -> None:
+        """Read what a replica said before it closed with our bytes unread: the reset makes writing fail, reading does not."""
+        with contextlib.suppress(OSError):
+            while self.exchange is not None and (data := self.socket.recv(65536, socket.MSG_DONTWAIT)):
+                self.data_received(data)
+
     def connection_lost(self, error: Exception | None) -> None:
+        if error is not None and self.exchange is not None and self._state != _TUNNEL:
+            self._last_words()
         exchange, self.exchange = self.exchange, None
         if exchange is None:
             with contextlib.suppress(ValueError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .routing import BUCKETS_S
+from .counts import BUCKETS_S
 from .traffic import Traffic
 
 

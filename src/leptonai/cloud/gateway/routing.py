@@ -6,12 +6,12 @@ Counts and connections live on through a new table: an endpoint, revision or rep
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import logging
-from bisect import bisect_left
 from collections import deque
 from typing import TYPE_CHECKING
 
+from .counts import CallerStats, Minute, Stats
+from .networks import Network, networks
 from .table import Endpoint, Ingress, Key, Replica, Revision, Table, Token
 
 if TYPE_CHECKING:
@@ -20,61 +20,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lepton.gateway")
 
-BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-"""Upper ends of the latency histogram: time from the request's head to the answer's head."""
 RESERVED = frozenset({b"api", b"v1", b"workspace", b"healthz", b"metrics", b"console", b"static", b"login"})
 """First parts of a path that are the plane's, so that no workspace can take them over."""
+MAX_CALLERS = 1000
 COOL_DOWN_S = 1.0
 """How long a replica that refused a connection is asked last."""
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-class Stats:
-    """Facts about one revision since this worker started; they only grow."""
-
-    __slots__ = ("bytes_in", "bytes_out", "counted", "errors", "histogram", "latency_s", "requests", "statuses")
-
-    def __init__(self) -> None:
-        self.requests = self.errors = self.counted = self.bytes_in = self.bytes_out = 0
-        self.latency_s = 0.0
-        self.statuses = [0] * 6
-        self.histogram = [0] * (len(BUCKETS_S) + 1)
-
-    def add(self, status: int, latency_s: float, bytes_in: int, bytes_out: int, counted: bool) -> None:
-        self.requests += 1
-        self.counted += counted
-        self.statuses[status // 100 if status < 600 else 5] += 1
-        self.errors += status >= 500
-        self.latency_s += latency_s
-        self.histogram[bisect_left(BUCKETS_S, latency_s)] += 1
-        self.bytes_in += bytes_in
-        self.bytes_out += bytes_out
-
-
-class Minute:
-    """How many events the last minute had, to within five seconds."""
-
-    __slots__ = ("_counts", "_slot")
-    SLOTS, SLOT_S = 12, 5.0
-
-    def __init__(self) -> None:
-        self._counts, self._slot = [0] * self.SLOTS, 0
-
-    def add(self, now: float) -> None:
-        self._turn(now)
-        self._counts[self._slot % self.SLOTS] += 1
-
-    def total(self, now: float) -> int:
-        self._turn(now)
-        return sum(self._counts)
-
-    def _turn(self, now: float) -> None:
-        slot = int(now / self.SLOT_S)
-        if slot != self._slot:
-            for passed in range(max(self._slot + 1, slot - self.SLOTS + 1), slot + 1):
-                self._counts[passed % self.SLOTS] = 0
-            self._slot = slot
 
 
 class ReplicaState:
@@ -130,6 +80,7 @@ class EndpointState:
     __slots__ = (
         "allow",
         "by_hash",
+        "callers",
         "entry",
         "in_flight",
         "key",
@@ -143,6 +94,7 @@ class EndpointState:
     def __init__(self, entry: Endpoint):
         self.key = f"{entry.workspace}/{entry.name}"
         self.revisions: dict[str, RevisionState] = {}
+        self.callers: dict[str, CallerStats] = {}
         self.waiting: deque[Exchange] = deque()
         self.in_flight = self.refused = 0
         self.last_request = 0.0
@@ -202,6 +154,15 @@ class EndpointState:
                 return revision, revision.replicas[id]
         return None
 
+    def caller(self, id: str) -> CallerStats:
+        """The counts of a token or key; "" stands for all callers without one, and for those past `MAX_CALLERS`."""
+        found = self.callers.get(id)
+        if found is None:
+            if len(self.callers) >= MAX_CALLERS:
+                id = ""
+            found = self.callers.setdefault(id, CallerStats())
+        return found
+
     def counts(self, method: bytes, path: bytes) -> bool:
         """Whether the request is one of those that the autoscaler counts."""
         methods, paths = self.entry.count_methods, self.entry.count_paths
@@ -228,24 +189,6 @@ def _rendezvous(client: str, replica: str) -> int:
 def _to_the_end(replicas: dict[str, ReplicaState], replica: ReplicaState) -> None:
     """Among replicas without work, take turns."""
     replicas[replica.id] = replicas.pop(replica.id)
-
-
-def networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
-    """Raises ValueError for what is no address or network."""
-    return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
-
-
-def within(address: str, allowed: tuple[Network, ...]) -> bool:
-    """Whether `address` is in one of the networks; all are, if there are none."""
-    if not allowed:
-        return True
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    if ip.version == 6 and ip.ipv4_mapped:
-        ip = ip.ipv4_mapped
-    return any(ip in network for network in allowed if network.version == ip.version)
 
 
 class Routing:

@@ -12,13 +12,14 @@ from pathlib import Path
 import msgspec
 
 from ...base.structs import prepare
-from .routing import BUCKETS_S, EndpointState, RevisionState, Routing, Stats
+from .counts import BUCKETS_S, Stats
+from .routing import EndpointState, RevisionState, Routing
 
 STALE_S = 5.0
 
 
 class RevisionTraffic(msgspec.Struct, omit_defaults=True):
-    """Since the worker's start. `histogram`: requests per latency bucket (`routing.BUCKETS_S`); `statuses`: per hundred.
+    """Since the worker's start. `histogram`: requests per latency bucket (`counts.BUCKETS_S`); `statuses`: per hundred.
 
     `silent_s`: for how long the oldest open request has had no answer.
     """

@@ -1,14 +1,20 @@
 """Facts about requests on their way to the ledger: spooled, fsynced, handed over, each exactly once.
 
-A worker appends a line per request to `usage/<worker>/<segment>.open` before the end of the answer leaves. Each second the segment is
-fsynced and becomes `<segment>.jsonl`; only then `collect` offers it. `collect` deletes a segment after the ledger's commit, and the
-ledger takes an id only once, so a crash between the two hands facts over again but never counts them again.
+A worker writes a line per request into `usage/<worker>/<segment>.open` before the end of the answer leaves. The segment is mapped into
+memory, so that this costs no system call and still is the kernel's the moment it is done: a killed worker loses nothing. Each second a
+thread fsyncs the segment and it becomes `<segment>.jsonl`; only then `collect` offers it. So a machine that loses its power loses the
+facts of the last second (and of the fsync under way), and nothing else does. `collect` deletes a segment after the ledger's commit, and
+the ledger takes an id only once: a crash between the two hands facts over again but never counts them again.
+
+A full disk is noticed one segment ahead: `ready` is False then, and the gateway turns requests away instead of serving them unrecorded.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
+import mmap
 import os
 import secrets
 import time
@@ -17,11 +23,17 @@ from pathlib import Path
 
 import msgspec
 
-from ...base.errors import disk_errors
-from ...base.files import fsync_folder
+from ...base.errors import DiskFull, disk_errors
+from ...base.files import fsync_folder, write_atomic
 from ...base.structs import prepare
 
-MAX_SEGMENT_BYTES = 8 << 20
+log = logging.getLogger("lepton.gateway")
+
+SEGMENT_BYTES = 2 << 20
+LOW_BYTES = 64 << 10
+"""Room that is kept for the facts of requests which are open already, when there can be no next segment."""
+TRY_S = 0.5
+"""Between two tries to make a segment on a disk that was full."""
 
 
 class Fact(msgspec.Struct, frozen=True):
@@ -44,8 +56,56 @@ class Fact(msgspec.Struct, frozen=True):
 prepare(Fact)
 
 
+class Segment:
+    """A file of `SEGMENT_BYTES` zeros in memory, filled from its start. Making one raises DiskFull."""
+
+    __slots__ = ("end", "lines", "memory", "name", "path")
+
+    def __init__(self, folder: Path):
+        self.name = f"{time.time_ns():020d}-{secrets.token_hex(6)}"
+        self.path = folder / f"{self.name}.open"
+        self.lines = self.end = 0
+        with disk_errors("the usage spool"):
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                # Written, not only allocated: a hole could meet a full disk later, and then a store into memory would be a SIGBUS.
+                zeros = bytes(SEGMENT_BYTES)
+                written = 0
+                while written < SEGMENT_BYTES:
+                    written += os.write(file, zeros[written:])
+                self.memory = mmap.mmap(file, SEGMENT_BYTES)
+            except BaseException:
+                self.path.unlink(missing_ok=True)
+                raise
+            finally:
+                os.close(file)
+
+    def put(self, line: bytes) -> None:
+        """`line` has no line end; that is written after it, so that a line which has one is whole, whenever the worker is killed."""
+        end = self.end + len(line)
+        self.memory[self.end : end] = line
+        self.memory[end] = 10
+        self.end = end + 1
+        self.lines += 1
+
+    def seal(self) -> None:
+        """Make it durable and hand it over; an empty one goes."""
+        self.memory.close()
+        if not self.lines:
+            self.path.unlink(missing_ok=True)
+            return
+        file = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.ftruncate(file, self.end)  # first: zeros that nobody reads need not reach the disk
+            os.fsync(file)
+        finally:
+            os.close(file)
+        os.rename(self.path, self.path.with_suffix(".jsonl"))
+        fsync_folder(self.path.parent)
+
+
 class Spool:
-    """The facts of one worker. Its folder is locked while the worker lives."""
+    """The facts of one worker. Its folder is locked while the worker lives. `add` and `rotate` are for one thread."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -54,59 +114,90 @@ class Spool:
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         close_segments(folder)
         self._encode = msgspec.json.Encoder().encode
-        self._file = -1
-        self._open()
+        self._current, self._spare = Segment(folder), None
+        self._full: list[Segment] = []
+        self._late: list[bytes] = []
+        """Facts that found no room: only on a full disk, and no more than there were requests open."""
+        self._facts, self._not_before = 0, 0.0
 
-    def _open(self) -> None:
-        self._name = f"{time.time_ns():020d}-{secrets.token_hex(6)}"
-        self._lines = self._bytes = 0
-        with disk_errors("the usage spool"):
-            self._file = os.open(
-                self.folder / f"{self._name}.open", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
-            )
+    @property
+    def ready(self) -> bool:
+        """Whether a request that is admitted now can be recorded."""
+        return SEGMENT_BYTES - self._current.end >= LOW_BYTES or self._spare is not None or self._next() is not None
+
+    @property
+    def half_full(self) -> bool:
+        return self._current.end > SEGMENT_BYTES // 2
 
     def add(self, *values: object) -> None:
         """`values`: those of Fact after `id`. In the kernel's hands when this returns: a killed worker loses nothing."""
-        line = self._encode(Fact(f"{self._name}-{self._lines}", *values)) + b"\n"
-        os.write(self._file, line)
-        self._lines += 1
-        self._bytes += len(line)
+        self._facts += 1
+        line = self._encode(Fact(f"{self._current.name}-{self._facts}", *values))
+        if self._current.end + len(line) < SEGMENT_BYTES or self._turn():
+            self._current.put(line)
+        else:
+            self._late.append(line)
 
-    def rotate(self) -> Callable[[], None] | None:
-        """Begin a new segment; returns the slow rest (fsync, rename), for a thread. None if there is nothing to hand over."""
-        if not self._lines:
-            return None
-        file, path = self._file, self.folder / f"{self._name}.open"
-        self._open()
-        return lambda: _seal(file, path)
+    def prepare(self) -> Segment | None:
+        """The slow part that comes before `rotate`, for a thread: a segment to go on with, if one is needed."""
+        return Segment(self.folder) if self._spare is None else None
+
+    def rotate(self, spare: Segment | None = None) -> Callable[[], None] | None:
+        """Go on in the spare segment; returns the slow rest (fsync, rename), for a thread. None if there is nothing to hand over."""
+        self._spare = self._spare or spare
+        if self._current.lines and not self._turn():
+            return None  # a full disk: what there is stays where it is
+        done, self._full = self._full, []
+        return (lambda: [segment.seal() for segment in done]) if done else None
+
+    def _turn(self) -> bool:
+        if self._next() is None:
+            return False
+        self._full.append(self._current)
+        self._current, self._spare = self._spare, None
+        for line in self._late:
+            self._current.put(line)
+        self._late.clear()
+        return True
+
+    def _next(self) -> Segment | None:
+        """The spare one, made here and now if there is none yet and the disk has room."""
+        now = time.monotonic()
+        if self._spare is None and now >= self._not_before:
+            try:
+                self._spare = Segment(self.folder)
+            except (OSError, DiskFull) as error:
+                self._not_before = now + TRY_S
+                log.error("requests are turned away: %s", error)
+        return self._spare
 
     def close(self) -> None:
         rest = self.rotate()
         if rest:
             rest()
-        os.close(self._file)
-        (self.folder / f"{self._name}.open").unlink(missing_ok=True)
+        for segment in (self._current, self._spare):
+            if segment is not None:
+                segment.seal()
         self._lock.close()
 
 
-def _seal(file: int, path: Path) -> None:
-    os.fsync(file)
-    os.close(file)
-    os.rename(path, path.with_suffix(".jsonl"))
-    fsync_folder(path.parent)
-
-
 def close_segments(folder: Path) -> None:
-    """Seal what a dead worker left, without the last line if that was cut. Call with the folder's lock held."""
+    """Seal what a dead worker left: the lines that are whole. Call with the folder's lock held."""
     for path in sorted(folder.glob("*.open")):
         data = path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if not whole:
-            path.unlink()
-            continue
-        file = os.open(path, os.O_WRONLY)
-        os.ftruncate(file, whole)
-        _seal(file, path)
+        lines = [line for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True) if _is_fact(line)]
+        if lines:
+            write_atomic(path.with_suffix(".jsonl"), b"".join(lines))
+        path.unlink()
+
+
+def _is_fact(line: bytes) -> bool:
+    """Pages of a file that was not fsynced yet may reach the disk in any order: after a power failure there may be holes."""
+    try:
+        msgspec.json.decode(line, type=Fact)
+    except msgspec.MsgspecError:
+        return False
+    return True
 
 
 def collect(root: Path, deliver: Callable[[list[Fact]], None]) -> int:

@@ -1,9 +1,9 @@
 """A gateway worker: one process, one event loop, one socket that it shares with the others by SO_REUSEPORT.
 
 It needs the plane for nothing: it reads `routes.json` when that changes, goes on with the last one, and leaves its reports and usage
-facts in files. SIGTERM ends it when what is open is answered.
+facts in files. SIGTERM ends it when what is open is answered. Nothing on the loop waits for a disk: what does runs in threads.
 
-    LEPTON_HOME/cloud/{routes.json, traffic/, usage/, gateway/<worker>.json, gateway/limits}
+    LEPTON_HOME/cloud/{routes.json, traffic/, usage/, gateway/<worker>.json, gateway/limits, gateway/access-<worker>.jsonl}
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ...base.errors import Conflict, LeptonError
+from ...base.errors import Conflict, DiskFull, LeptonError
 from ...base.files import write_atomic
 from ...base.sockets import listen
+from .accesslog import AccessLog
 from .front import Front
 from .gateway import Gateway
 from .limits import SharedLimits
 from .table import read_table
+from .tracing import Tracing
 from .traffic import report, write_report
 from .usage import Spool
 
@@ -34,7 +36,7 @@ log = logging.getLogger("lepton.gateway")
 
 ROUTES_POLL_S = 0.05
 REPORT_S = 0.5
-SEAL_S = 1.0
+SEAL_S, LOOK_S = 1.0, 0.05
 DRAIN_S = 30.0
 
 
@@ -63,15 +65,18 @@ async def serve(
             f"a gateway worker {name!r} runs already in {folder}", fix="Stop it first with: lep down."
         ) from None
     (folder / "traffic").mkdir(parents=True, exist_ok=True)
-    gateway = Gateway(loop, spool, SharedLimits(folder / "gateway" / "limits"))
+    access_log, tracing = AccessLog.from_environment(folder / "gateway", name), Tracing.from_environment(name)
+    limits = SharedLimits(folder / "gateway" / "limits")
+    gateway = Gateway(loop, spool, limits, access_log=access_log, tracing=tracing)
     routes = _Routes(gateway, folder / "routes.json")
     server = await loop.create_server(lambda: Front(gateway), sock=listener, backlog=2048, ssl=tls)
     port = listener.getsockname()[1]
     state = folder / "gateway" / f"{name}.json"
     write_atomic(state, json.dumps({"worker": name, "pid": os.getpid(), "host": host, "port": port}))
-    tasks = [
-        loop.create_task(work) for work in (routes.follow(), _report(gateway, folder / "traffic", name), _seal(spool))
-    ]
+    works = [routes.follow(), _report(gateway, folder / "traffic", name), _seal(spool)]
+    if access_log is not None:
+        works.append(_write_log(access_log))
+    tasks = [loop.create_task(work) for work in works]
     try:
         ready(port)
         done, _ = await asyncio.wait(
@@ -88,6 +93,10 @@ async def serve(
             (folder / "traffic" / f"{name}.json").unlink(missing_ok=True)
             state.unlink(missing_ok=True)
         spool.close()
+        if access_log is not None:
+            access_log.write(access_log.take())
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
 
 class _Routes:
@@ -126,18 +135,32 @@ async def _report(gateway: Gateway, folder: Path, name: str) -> None:
         gateway.wake.clear()
         facts = (len(gateway.fronts), gateway.refused, gateway.oldest(), gateway.now())
         with contextlib.suppress(OSError):  # a full disk: the next one may go
-            write_report(folder, report(name, boot, gateway.routing, *facts))
+            await asyncio.to_thread(write_report, folder, report(name, boot, gateway.routing, *facts))
         await asyncio.sleep(0.02)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(gateway.wake.wait(), REPORT_S)
 
 
 async def _seal(spool: Spool) -> None:
+    """Each second, and sooner when a segment fills up."""
     while True:
-        await asyncio.sleep(SEAL_S)
-        rest = spool.rotate()
+        for _ in range(round(SEAL_S / LOOK_S)):
+            await asyncio.sleep(LOOK_S)
+            if spool.half_full:
+                break
+        try:
+            rest = spool.rotate(await asyncio.to_thread(spool.prepare))
+        except (OSError, DiskFull) as error:
+            log.error("usage facts stay in their segment: %s", error)
+            continue
         if rest:
             await asyncio.to_thread(rest)
+
+
+async def _write_log(access_log: AccessLog) -> None:
+    while True:
+        await asyncio.sleep(1.0)
+        await asyncio.to_thread(access_log.write, access_log.take())
 
 
 async def _main(arguments: argparse.Namespace) -> None:
