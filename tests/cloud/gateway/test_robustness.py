@@ -9,7 +9,6 @@ import time
 import httpx
 import pytest
 
-from leptonai.cloud.gateway.metrics import render
 from leptonai.cloud.gateway.table import Limits
 from leptonai.cloud.gateway.usage import Spool, collect
 
@@ -134,19 +133,6 @@ def test_what_a_live_worker_writes_is_left_alone_and_a_torn_line_is_dropped(tmp_
     (open_file,) = folder.glob("*.open")
     open_file.write_bytes(open_file.read_bytes() + b'{"id": "torn')
     assert collect(tmp_path / "usage", lambda facts: None) == 1
-
-
-def test_metrics_tell_what_was(cloud):
-    cloud.serve(cloud.a, name="measured")
-    assert cloud.call(endpoint="measured").status_code == 200
-    assert cloud.call("/?status=500", endpoint="measured").status_code == 500
-    seen = lambda: cloud.traffic().endpoint("ws/measured").revisions.get("r1")  # noqa: E731
-    wait_for(lambda: seen() and seen().requests == 2)
-    text = render(cloud.traffic())
-    labels = 'worker="w0",workspace="ws",endpoint="measured",revision="r1"'
-    assert f'lepton_endpoint_requests_total{{{labels},status="2xx"}} 1' in text
-    assert f'lepton_endpoint_requests_total{{{labels},status="5xx"}} 1' in text
-    assert f"lepton_endpoint_latency_seconds_count{{{labels}}} 2" in text
 
 
 def test_many_requests_leave_nothing_behind(cloud):

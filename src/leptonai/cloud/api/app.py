@@ -23,6 +23,9 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ...base.errors import Conflict, InvalidInput, LeptonError, NotFound, TooMany, Unauthenticated
+from ..gateway.metrics import render as render_gateway
+from ..gateway.traffic import Traffic
+from ..instance import folder
 from ..plane import Plane
 from ..store import Transaction
 from .call import Answer, Call
@@ -89,7 +92,7 @@ class Api:
         self._guard(request)
         path = request.url.path
         if path in OPEN and request.method == "GET":
-            return await self._open(path), None
+            return await self._open(request), None
         segments = path.split("/")[1:]
         inside = segments[:3] == PREFIX and len(segments) > 3
         workspace = segments[3] if inside else "default"
@@ -141,11 +144,24 @@ class Api:
         if kind in ("application/x-www-form-urlencoded", "text/plain"):
             raise HttpError(415, "this body is not read", received=kind, expected="application/json")
 
-    async def _open(self, path: str) -> Response:
-        position = await run_in_threadpool(self.plane.store.position)
-        if path == "/metrics":
-            return Response(self.metrics.text(position), media_type="text/plain; version=0.0.4")
+    async def _open(self, request: Request) -> Response:
+        if request.url.path == "/metrics":
+            text = await run_in_threadpool(self._metrics, request)
+            return Response(text, media_type="text/plain; version=0.0.4")
+        await run_in_threadpool(self.plane.store.position)
         return _json({"status": "ok", "version": self.plane.version})
+
+    def _metrics(self, request: Request) -> str:
+        """Counts without names; with a key also those of the workspace's endpoints, and all with a key of an admin of `default`."""
+        key, workspace = credential(request), request.query_params.get("workspace", "default")
+        show = lambda name: False  # noqa: E731
+        if key is not None:
+            address = request.client.host if request.client else ""
+            actor = self.plane.access.authorise(key, "workspace.read", workspace, address=address)
+            operator = workspace == "default" and actor.role == "admin"
+            show = lambda name: operator or name == workspace  # noqa: E731
+        traffic = Traffic.read(folder(self.plane.home) / "traffic")
+        return self.metrics.text(self.plane.store.position()) + render_gateway(traffic, show)
 
     async def _respond(self, request: Request, route: Route, call: Call) -> Response:
         key = request.headers.get("idempotency-key")

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from ...base.structs import prepare
-from .counts import BUCKETS_S, Stats
+from .counts import BUCKETS_S, CallerStats, Stats
 from .routing import EndpointState, RevisionState, Routing
 
 STALE_S = 5.0
@@ -61,8 +61,20 @@ class RevisionTraffic(msgspec.Struct, omit_defaults=True):
         return None
 
 
+class CallerTraffic(msgspec.Struct, omit_defaults=True):
+    """Of one token or key since the worker's start. `limited`: requests that were turned away with 429, which are not in `requests`."""
+
+    requests: int = 0
+    errors: int = 0
+    limited: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
 class EndpointTraffic(msgspec.Struct, omit_defaults=True):
-    """`version`: of the route in force; `minute`: requests that count in the last minute; `last_request`: seconds since 1970."""
+    """`callers`: by id of token or key, "" for those without one.
+
+    `version`: of the route in force; `minute`: requests that count in the last minute; `last_request`: seconds since 1970."""
 
     version: int = 0
     in_flight: int = 0
@@ -72,6 +84,7 @@ class EndpointTraffic(msgspec.Struct, omit_defaults=True):
     last_request: float = 0.0
     revisions: dict[str, RevisionTraffic] = {}
     replicas: dict[str, int] = {}
+    callers: dict[str, CallerTraffic] = {}
 
 
 class Report(msgspec.Struct, omit_defaults=True):
@@ -105,7 +118,7 @@ def report(
             one.id: one.in_flight for revision in state.revisions.values() for one in revision.replicas.values()
         }
         draining = any(one.draining for revision in state.revisions.values() for one in revision.replicas.values())
-        if state.last_request or draining:
+        if state.last_request or draining or state.callers:
             found[state.key] = _endpoint(state, replicas, oldest, now, wall)
     return Report(worker, boot, os.getpid(), wall, routing.version, connections, dict(refused), found)
 
@@ -122,7 +135,12 @@ def _endpoint(
         wall - (now - state.last_request) if state.last_request else 0.0,
         {id: _revision(one.stats, now - oldest.get(one, now)) for id, one in state.revisions.items()},
         replicas,
+        {id: _caller(one) for id, one in state.callers.items()},
     )
+
+
+def _caller(stats: CallerStats) -> CallerTraffic:
+    return CallerTraffic(stats.requests, stats.errors, stats.limited, stats.bytes_in, stats.bytes_out)
 
 
 def _revision(stats: Stats, silent_s: float) -> RevisionTraffic:
