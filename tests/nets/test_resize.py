@@ -75,6 +75,17 @@ def test_a_copy_does_not_stay_a_copy():
     assert not torch.allclose(weight[:12], weight[12:], atol=1e-4)
 
 
+def test_new_channels_begin_unheard_and_then_learn():
+    network = cnn(residual=[0, 1, 0])
+    optimizer = make_optimizer(network, learning_rate=1e-2)
+    train(network, optimizer, 5)
+    units = {"widths.1": 12, "widths.2": 16, "dense": 128}
+    picks = {name: torch.cat([torch.arange(n), torch.full((n,), -1)]) for name, n in units.items()}
+    assert same(network, lambda: resize(network, picks, optimizer), images()[0])
+    train(network, optimizer, 3)
+    assert network.blocks[8].weight[:16, 12:].abs().max() > 0
+
+
 def test_pruned_channels_are_gone_and_the_others_are_what_they_were():
     network = cnn()
     before = network.blocks[0].weight.detach().clone()

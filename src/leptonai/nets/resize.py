@@ -38,40 +38,64 @@ class Selection:
 
     def __init__(self, network: nn.Module, picks: Mapping[str, Tensor], generator: torch.Generator):
         self.rows: dict[str, Tensor] = {}
-        self.columns: dict[str, tuple[Tensor, int]] = {}
+        self.columns: dict[str, Tensor] = {}
         self.shares: dict[str, Tensor] = {}
         parameters = dict(network.named_parameters())
         groups = {group.name: group for group in network.groups()}  # type: ignore[operator]
         for name, pick in picks.items():
-            for module in groups[name].out:
-                self.rows[module] = pick
+            self.rows |= dict.fromkeys(groups[name].out, pick)
+        for name, pick in picks.items():
             for module, repeat in groups[name].into:
-                self.columns[module] = (pick, repeat)
-        for module, (pick, _) in self.columns.items():
-            rows = len(self.rows[module]) if module in self.rows else len(parameters[f"{module}.weight"])
-            self.shares[module] = _shares(pick, rows, generator)
+                rows = len(self.rows.get(module, parameters[f"{module}.weight"]))
+                self.columns[module] = _wide(pick, repeat)
+                self.shares[module] = _shares(pick, rows, generator).repeat_interleave(repeat, 1)
 
-    def carry(self, name: str, tensor: Tensor, power: int | None = None) -> Tensor:
-        """The new tensor of parameter or buffer `name`; `power`: 1 for a first moment of its gradient, 2 for a second moment."""
+    def carry(self, name: str, tensor: Tensor, power: int | None = None, fresh: Tensor | None = None) -> Tensor:
+        """The new tensor of parameter or buffer `name`; `power`: 1 for a first moment of its gradient, 2 for a second moment.
+
+        `fresh`: the tensor of a new network, which new units (−1) take their incoming weights from.
+        """
         import torch
 
         module, _, leaf = name.rpartition(".")
         if tensor.ndim == 0:
             return tensor.clone()
+        rest = [1] * (tensor.ndim - 1)
+        new_rows = new_columns = None
         if module in self.rows:
             pick = self.rows[module]
-            tensor = tensor[pick]
+            tensor, new_rows = tensor[pick.clamp(min=0)], pick < 0
             if power is not None:  # a doubled unit receives its share of the gradient
-                counts = torch.bincount(pick)[pick].to(tensor.dtype)
-                tensor = tensor / counts.pow(power).view(-1, *[1] * (tensor.ndim - 1))
+                tensor = tensor / _counts(pick).to(tensor.dtype).pow(power).view(-1, *rest)
         if module in self.columns and leaf == "weight" and tensor.ndim > 1:
-            pick, repeat = self.columns[module]
-            wide = (pick[:, None] * repeat + torch.arange(repeat)).flatten()
-            tensor = tensor[:, wide]
+            pick = self.columns[module]
+            tensor, new_columns = tensor[:, pick.clamp(min=0)], pick < 0
             if power is None:
-                shares = self.shares[module].repeat_interleave(repeat, 1).to(tensor.dtype)
-                tensor = tensor * shares.view(*shares.shape, *[1] * (tensor.ndim - 2))
-        return tensor.clone(memory_format=torch.preserve_format)
+                shares = self.shares[module].to(tensor.dtype)
+                tensor = tensor * shares.view(*shares.shape, *rest[1:])
+        tensor = tensor.clone(memory_format=torch.preserve_format)
+        if new_columns is not None:  # nothing listens to a new unit yet
+            tensor[:, new_columns] = 0
+        if new_rows is not None and new_rows.any():
+            tensor[new_rows] = 0 if power is not None or fresh is None else fresh[new_rows].to(tensor.dtype)
+        return tensor
+
+
+def _wide(pick: Tensor, repeat: int) -> Tensor:
+    """Columns of units that have `repeat` columns each."""
+    import torch
+
+    columns = pick[:, None] * repeat + torch.arange(repeat)
+    return torch.where(pick[:, None] < 0, -1, columns).flatten()
+
+
+def _counts(pick: Tensor) -> Tensor:
+    """How often each chosen unit is chosen; 1 for a new one."""
+    import torch
+
+    return torch.where(
+        pick < 0, 1, torch.bincount(pick.clamp(min=0))[pick.clamp(min=0)] - (pick < 0).sum() * (pick == 0)
+    )
 
 
 def _shares(pick: Tensor, rows: int, generator: torch.Generator) -> Tensor:
@@ -79,28 +103,29 @@ def _shares(pick: Tensor, rows: int, generator: torch.Generator) -> Tensor:
     import torch
 
     raw = 1 + UNEVEN * (2 * torch.rand(rows, len(pick), generator=generator) - 1)
-    total = torch.zeros(rows, int(pick.max()) + 1).index_add_(1, pick, raw)
-    return torch.where(torch.bincount(pick)[pick] > 1, raw / total[:, pick], torch.ones_like(raw))
+    raw[:, pick < 0] = 0
+    place = pick.clamp(min=0)
+    total = torch.zeros(rows, int(place.max()) + 1).index_add_(1, place, raw)
+    return torch.where(_counts(pick) > 1, raw / total[:, place], torch.ones_like(raw))
 
 
 def resize(network: nn.Module, picks: Mapping[str, Tensor], optimizer: Any = None, seed: int = 0) -> None:
     """Give `network`, in place, the units that `picks` names of each group; groups that are not named stay whole.
 
-    The optimizer keeps what it knows. Repeated indices keep the function exactly (dropout aside); for an `even` group they must
-    repeat all units alike.
+    −1 is a new unit, which begins at random and which nothing listens to yet. The optimizer keeps what it knows. New and repeated
+    units keep the function exactly (dropout aside); in an `even` group all units must be repeated alike.
     """
     import torch
 
     generator = torch.Generator().manual_seed(seed)
     selection = Selection(network, picks, generator)
-    state = {name: selection.carry(name, tensor) for name, tensor in network.state_dict().items()}
     sizes = {name: len(pick) for name, pick in picks.items()}
-    _become(network, {**network.config, **resized_config(network, sizes)}, state, optimizer, selection)
+    _become(network, {**network.config, **resized_config(network, sizes)}, optimizer, selection, seed)
 
 
 def deepen(network: nn.Module, options: Mapping[str, Any], optimizer: Any = None) -> None:
     """Give `network`, in place, the blocks that `options` (one of `network.deepened()`) adds; it computes the same."""
-    _become(network, {**network.config, **options}, dict(network.state_dict()), optimizer, None)
+    _become(network, {**network.config, **options}, optimizer, None)
 
 
 def resized_config(network: nn.Module, sizes: Mapping[str, int]) -> dict[str, Any]:
@@ -124,7 +149,7 @@ def become(network: nn.Module, config: Mapping[str, Any]) -> None:
 
 
 def _become(
-    network: nn.Module, config: dict[str, Any], state: dict[str, Tensor], optimizer: Any, selection: Selection | None
+    network: nn.Module, config: dict[str, Any], optimizer: Any, selection: Selection | None, seed: int = 0
 ) -> None:
     import torch
 
@@ -132,13 +157,15 @@ def _become(
 
     old = dict(network.named_parameters())
     trained = {name: parameter.requires_grad for name, parameter in old.items()}
-    # A fresh network only gives the shape; it must not move the generators that the training draws from.
+    # What is new is drawn from a stream of its own: it must not move the generators that the training draws from.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(len(old))
+        torch.manual_seed(seed)
         built = build(network.kind, config).train(network.training)
-    fresh = {name for name, _ in built.named_parameters()} - state.keys()
+    fresh, state = built.state_dict(), dict(network.state_dict())
     if hasattr(built, "quieten"):
-        built.quieten(fresh)
+        built.quieten(fresh.keys() - state.keys())
+    if selection is not None:
+        state = {name: selection.carry(name, tensor, fresh=fresh.get(name)) for name, tensor in state.items()}
     built.load_state_dict(state, strict=False)
     layout = next((p for p in old.values() if p.ndim == 4), None)
     if layout is not None and layout.is_contiguous(memory_format=torch.channels_last):

@@ -25,6 +25,8 @@ class Adapt(Part):
     """The width at the beginning, as a share of the recipe's network, which is the largest that it may become."""
     gain: Share = 0.01
     """Growth is due when an epoch lowered the validation loss by less than this share."""
+    by: Share = Field(default=0.5, gt=0)
+    """Share of the training by which the full width is reached, stalled or not: the last steps are worth most there."""
     deepen: Count | None = None
     """Residual blocks to add once the full width is reached."""
     shrink: Share = 0.0
@@ -52,7 +54,7 @@ class AdaptMethod(Method):
         state = run.state.setdefault("adapt", {"config": None, "history": [], "last": None, "done": 0.0, "deepened": 0})
         if state["config"] is None:
             self._start_small(network)
-            state["config"] = dict(network.config)
+            state["config"], state["doublings"] = dict(network.config), max(1, self._missing(network))
             self._note(state, 0, network, context)
         else:
             from ...nets.resize import become
@@ -83,9 +85,9 @@ class AdaptMethod(Method):
         last, state["last"] = state["last"], loss
         stalled = loss is None or (last is not None and loss > last * (1 - self.options_.gain))
         left = 1 - run.progress
-        # Steps that are left are worth most at full width: it must be there for the last quarter.
         missing = self._missing(network)
-        late = missing and run.progress >= 0.75 * (1 - missing / (missing + 2))
+        half_epoch = 0.5 * run.progress / max(1, run.epoch + 1)
+        late = missing and run.progress + half_epoch >= self.options_.by * (1 - (missing - 1) / state["doublings"])
         if missing and (stalled or late):
             self._widen(network, optimizer, run.step)
         elif stalled and not missing and state["deepened"] < (self.options_.deepen or 0) and left > 0.2:
@@ -112,8 +114,11 @@ class AdaptMethod(Method):
         picks = {}
         for group in network.groups():
             size = min(2 * group.size, self.largest[group.name])
-            if size > group.size:
-                picks[group.name] = torch.arange(size) % group.size
+            if (
+                size > group.size
+            ):  # new units see more than copies do; under a norm over units only copies keep the function
+                units = torch.arange(size)
+                picks[group.name] = units % group.size if group.even else units.where(units < group.size, -1)
         resize(network, picks, optimizer, seed)
 
     def _deepen(self, network: torch.nn.Module, optimizer: Any, state: dict[str, Any]) -> None:
