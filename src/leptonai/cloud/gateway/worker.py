@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ...base.errors import Conflict, DiskFull, LeptonError
+from ...base.errors import Conflict, DiskFull, LeptonError, Unavailable
 from ...base.files import write_atomic
 from ...base.sockets import listen
 from .accesslog import AccessLog
@@ -65,7 +65,12 @@ async def serve(
             f"a gateway worker {name!r} runs already in {folder}", fix="Stop it first with: lep down."
         ) from None
     (folder / "traffic").mkdir(parents=True, exist_ok=True)
-    access_log, tracing = AccessLog.from_environment(folder / "gateway", name), Tracing.from_environment(name)
+    access_log = AccessLog.from_environment(folder / "gateway", name)
+    try:
+        tracing = Tracing.from_environment(name)
+    except Unavailable as error:  # requests matter more than their traces
+        log.error("there are no traces: %s", error)
+        tracing = None
     limits = SharedLimits(folder / "gateway" / "limits")
     gateway = Gateway(loop, spool, limits, access_log=access_log, tracing=tracing)
     routes = _Routes(gateway, folder / "routes.json")
