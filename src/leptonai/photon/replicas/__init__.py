@@ -1,0 +1,1 @@
+"""Replicas of a model in processes of their own: the wire, the process, and its side of the server."""
