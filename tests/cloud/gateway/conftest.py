@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -49,8 +50,10 @@ class ReplicaProcess:
 class Cloud:
     """A folder LEPTON_HOME/cloud with one worker."""
 
-    def __init__(self, folder: Path, port: int = 0):
+    def __init__(self, folder: Path, port: int = 0, files: int | None = None):
         self.folder, self.version, self.processes = folder, 0, []
+        self.files = files
+        """What a worker may have open; None: as many as this process."""
         folder.mkdir(parents=True, exist_ok=True)
         self.start_worker(port)
 
@@ -67,7 +70,8 @@ class Cloud:
             str(port),
             *arguments,
         ]
-        self.worker = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        limit = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (self.files,) * 2)) if self.files else None
+        self.worker = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=limit)
         self.processes.append(self.worker)
         state = self.folder / "gateway" / f"{name}.json"
 
@@ -162,3 +166,13 @@ def own_cloud(tmp_path):
 
 def rss_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time that the process has used, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def files_of(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))

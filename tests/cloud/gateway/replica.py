@@ -52,6 +52,9 @@ async def answer(reader, writer, name, method, target, headers, pairs):
         while data := await reader.read(4096):
             writer.write(data.upper())
         return False
+    if url.path == "/unread":  # takes the head and never the body
+        await asyncio.sleep(float(query["s"]))
+        return False
     if url.path == "/half":  # ends its own direction first, then listens to the end
         writer.write(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nbye")
         writer.write_eof()

@@ -1,8 +1,7 @@
-"""Requests that two parsers could read in two ways (S54), and those that cost more than they should (S48, S53): refused and cut."""
+"""Requests that two parsers could read in two ways (S54): refused, and the connection cut."""
 
 import contextlib
 import re
-import socket
 import time
 
 import pytest
@@ -88,42 +87,10 @@ def test_a_request_after_a_good_one_is_seen(cloud):
     assert found.count(b"HTTP/1.1 200") == 2 and b"smuggled" in found
 
 
-@pytest.mark.parametrize(
-    "data, status",
-    [
-        (post(b"x: " + b"y" * (1 << 20) + b"\r\n"), b"431"),
-        (post(b"".join(b"x-%d: y\r\n" % number for number in range(10_000))), b"431"),
-        (post(b"range: bytes=" + b"0-1," * 25_000 + b"\r\n"), b"431"),
-        (b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n", b"431"),
-        (post(b"content-length: 10000000000\r\n"), b"413"),
-        (post(b"".join(b"x-%d: y\r\n" % number for number in range(200))), b"431"),
-    ],
-)
-def test_what_is_too_large_is_refused_at_once(cloud, data, status):
-    cloud.serve(cloud.a)
-    began = time.monotonic()
-    found = cloud.raw(data)
-    assert found.startswith(b"HTTP/1.1 " + status), found[:200]
-    assert time.monotonic() - began < 3
-
-
 def test_a_chunked_body_is_counted(cloud):
     cloud.serve(cloud.a, limits=Limits(body_bytes=10))
     assert cloud.call("/", "POST", content=iter([b"12345"])).status_code == 200
     assert b" 413 " in cloud.raw(post(b"transfer-encoding: chunked\r\n", b"f\r\n123456789012345\r\n0\r\n\r\n"))
-
-
-def test_slow_clients_are_cut_and_hurt_nobody(cloud):
-    cloud.serve(cloud.a)
-    slow = [socket.create_connection(("127.0.0.1", cloud.port)) for _ in range(300)]
-    for connection in slow:
-        connection.sendall(b"GET /ws/echo/ HTTP/1.1\r\nhost: x\r\nx-slow: ")
-    began = time.monotonic()
-    assert all(cloud.call().status_code == 200 for _ in range(20)) and time.monotonic() - began < 5
-    slow[0].settimeout(15)
-    assert slow[0].recv(100).startswith(b"HTTP/1.1 408"), "ten seconds are enough for a head"
-    for connection in slow:
-        connection.close()
 
 
 def test_a_chunked_body_is_the_same_however_it_is_cut():

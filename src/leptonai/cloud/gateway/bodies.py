@@ -7,6 +7,8 @@ from .heads import BadMessage
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 MAX_LINE = 4096
 MAX_TRAILER_BYTES = 8192
+MANY_CHUNKS, LITTLE_BYTES = 10_000, 4
+"""A request of so many chunks with fewer bytes each on average is an attack: it costs much more to read than to send."""
 
 
 class Chunked:
@@ -15,12 +17,13 @@ class Chunked:
     `strict` is for requests: no extensions and no trailers, because proxies and servers disagree about both.
     """
 
-    __slots__ = ("_left", "_line", "_state", "_trailer", "done", "payload", "strict")
+    __slots__ = ("_chunks", "_left", "_line", "_state", "_trailer", "done", "payload", "strict")
     SIZE, DATA, END_OF_DATA, TRAILER = range(4)
 
     def __init__(self, *, strict: bool):
         self.strict, self.done, self.payload = strict, False, 0
         self._state, self._left, self._line, self._trailer = self.SIZE, 0, b"", 0
+        self._chunks = 0
 
     def feed(self, data: bytes) -> int:
         """Raises BadMessage where the framing is not exactly as RFC 9112, 7.1 writes it."""
@@ -69,6 +72,9 @@ class Chunked:
                 raise BadMessage("a chunk's size is not a hexadecimal number")
             self._left = int(size, 16)
             self.payload += self._left
+            self._chunks += 1
+            if self.strict and self._chunks > MANY_CHUNKS and self.payload < LITTLE_BYTES * self._chunks:
+                raise BadMessage("the body is cut into too many small chunks")
             self._state = self.DATA if self._left else self.TRAILER
         elif not line:
             self.done = True

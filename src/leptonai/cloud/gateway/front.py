@@ -48,13 +48,13 @@ class Front(asyncio.Protocol):
         "_left",
         "_paused",
         "_state",
-        "_until",
         "_write_blocked",
         "exchange",
         "gateway",
         "peer",
         "scheme",
         "transport",
+        "until",
     )
 
     def __init__(self, gateway: Gateway):
@@ -67,7 +67,7 @@ class Front(asyncio.Protocol):
         self._chunks: Chunked | None = None
         self._close_after = False
         self._paused: set[str] = set()
-        self._until = gateway.now() + HEAD_S
+        self.until = gateway.now() + HEAD_S
         self._write_blocked = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:
@@ -99,7 +99,7 @@ class Front(asyncio.Protocol):
             data = self._buffer + data
         else:
             start = 0
-            self._until = self.gateway.now() + HEAD_S
+            self.until = self.gateway.now() + HEAD_S
             if data[:2] == b"\r\n":  # RFC 9112, 2.2: an empty line before a request is passed over
                 data = data[2:]
         end = data.find(b"\r\n\r\n", start)
@@ -126,7 +126,7 @@ class Front(asyncio.Protocol):
             self._state, self._left, self._chunks = _BODY, request.length, None
         else:
             self._state, self._buffer = _WAIT, rest
-        self._until = self.gateway.now() + STALL_S
+        self.until = self.gateway.now() + STALL_S
         exchange = self.gateway.admit(self, request)
         if exchange is None:  # answered already
             return
@@ -141,7 +141,7 @@ class Front(asyncio.Protocol):
     def _body(self, data: bytes) -> None:
         exchange = self.exchange
         now = self.gateway.now()
-        self._until = now + STALL_S
+        self.until = now + STALL_S
         if self._chunks is None:
             body = data if len(data) <= self._left else data[: self._left]
             self._left -= len(body)
@@ -205,7 +205,7 @@ class Front(asyncio.Protocol):
         if self._close_after or self._state != _WAIT or self.gateway.closing:
             self._linger() if self._state == _BODY else self.close()
             return
-        self._until = self.gateway.now() + IDLE_S
+        self.until = self.gateway.now() + IDLE_S
         if self._paused:
             self._paused.clear()
             self.transport.resume_reading()
@@ -225,7 +225,7 @@ class Front(asyncio.Protocol):
 
     def _linger(self) -> None:
         self._state = _CLOSING
-        self._until = self.gateway.now() + LINGER_S
+        self.until = self.gateway.now() + LINGER_S
         if self._paused:
             self._paused.clear()
             self.transport.resume_reading()
@@ -251,7 +251,7 @@ class Front(asyncio.Protocol):
     def close(self) -> None:
         """Close when all that was written is sent."""
         self._state = _CLOSING
-        self._until = self.gateway.now() + STALL_S
+        self.until = self.gateway.now() + STALL_S
         self.transport.close()
 
     def abort(self) -> None:
@@ -270,7 +270,7 @@ class Front(asyncio.Protocol):
         if reason in self._paused:
             self._paused.remove(reason)
             if not self._paused:
-                self._until = self.gateway.now() + STALL_S
+                self.until = self.gateway.now() + STALL_S
                 self.transport.resume_reading()
 
     def pause_writing(self) -> None:
@@ -289,15 +289,15 @@ class Front(asyncio.Protocol):
         if self._write_blocked and now - self._write_blocked > STALL_S:
             self.abort()  # a client that does not read would hold the replica
         elif state == _HEAD:
-            if now > self._until:
+            if now > self.until:
                 if self._buffer:
                     self._refuse_connection(BadMessage("the head of the request did not come in time", 408))
                 else:
                     self.close()
         elif state == _CLOSING:
-            if now > self._until:
+            if now > self.until:
                 self.transport.abort()
-        elif state == _BODY and not self._paused and now > self._until:
+        elif state == _BODY and not self._paused and now > self.until:
             self.gateway.drop(self.exchange, 408)
             self._refuse_connection(BadMessage("the body of the request did not come in time", 408))
         elif self.exchange is not None:
@@ -309,6 +309,10 @@ class Front(asyncio.Protocol):
             link = self.exchange.link
             return link.exchange is self.exchange and link.end_half(link.transport)
         return False
+
+    @property
+    def waits_for_head(self) -> bool:
+        return self._state == _HEAD
 
     @property
     def idle(self) -> bool:

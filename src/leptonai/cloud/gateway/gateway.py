@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 import time
+from itertools import islice
 
 from .access import Denied
 from .accesslog import AccessLog
@@ -29,6 +30,7 @@ log = logging.getLogger("lepton.gateway")
 MAX_CONNECTIONS = 16_384
 SWEEP_S = 0.5
 MAX_ATTEMPTS = 3
+EVICTION_SAMPLE = 64
 
 
 class Gateway:
@@ -61,8 +63,14 @@ class Gateway:
     # --- connections and routes
 
     def welcome(self, front: Front) -> bool:
+        """Whether there is room. Where there is none, one that only waits for a request has to go: slow clients keep out nobody."""
+        if len(self.fronts) >= self.max_connections:
+            waiting = [one for one in islice(self.fronts, EVICTION_SAMPLE) if one.waits_for_head]
+            if not waiting:
+                return False
+            min(waiting, key=lambda one: one.until).abort()
         self.fronts.add(front)
-        return len(self.fronts) <= self.max_connections
+        return True
 
     def farewell(self, front: Front) -> None:
         self.fronts.discard(front)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 128
+MAX_CONNECTION_BYTES = 1024
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -218,6 +219,8 @@ def _check_request(request: RequestHead, seen: int, connection: bytes) -> None:
 
 
 def _options(connection: bytes) -> set[bytes]:
+    if len(connection) > MAX_CONNECTION_BYTES:
+        raise BadMessage("the header connection is too long", 431)
     return {option.strip(b" \t").lower() for option in connection.split(b",")} if connection else set()
 
 

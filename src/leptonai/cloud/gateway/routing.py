@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from .counts import CallerStats, Minute, Stats
 from .networks import Network, networks
@@ -23,8 +25,16 @@ log = logging.getLogger("lepton.gateway")
 RESERVED = frozenset({b"api", b"v1", b"workspace", b"healthz", b"metrics", b"console", b"static", b"login"})
 """First parts of a path that are the plane's, so that no workspace can take them over."""
 MAX_CALLERS = 1000
+GOLDEN = (5**0.5 - 1) / 2
 COOL_DOWN_S = 1.0
 """How long a replica that refused a connection is asked last."""
+
+
+class _HasWeight(Protocol):
+    weight: int
+
+
+Weighted = TypeVar("Weighted", bound=_HasWeight)
 
 
 class ReplicaState:
@@ -46,10 +56,10 @@ class ReplicaState:
 
 
 class RevisionState:
-    __slots__ = ("credit", "id", "replicas", "stats", "weight")
+    __slots__ = ("id", "replicas", "stats", "weight")
 
     def __init__(self, revision: Revision):
-        self.id, self.weight, self.credit = revision.id, revision.weight, 0.0
+        self.id, self.weight = revision.id, revision.weight
         self.replicas: dict[str, ReplicaState] = {}
         self.stats = Stats()
 
@@ -88,6 +98,7 @@ class EndpointState:
         "minute",
         "refused",
         "revisions",
+        "spread",
         "waiting",
     )
 
@@ -98,7 +109,7 @@ class EndpointState:
         self.waiting: deque[Exchange] = deque()
         self.in_flight = self.refused = 0
         self.last_request = 0.0
-        self.minute = Minute()
+        self.minute, self.spread = Minute(), Spread()
         self.apply(entry)
 
     def apply(self, entry: Endpoint) -> None:
@@ -118,7 +129,7 @@ class EndpointState:
         usable = [revision for revision in self.revisions.values() if revision.weight > 0 and revision.usable()]
         if not usable:
             return None
-        revision = usable[0] if len(usable) == 1 else _by_weight(usable)
+        revision = usable[0] if len(usable) == 1 else self.spread.pick(usable)
         replica = self._least(revision, exchange, now)
         if replica is None:
             for revision in usable:
@@ -169,17 +180,28 @@ class EndpointState:
         return (not methods or method.decode() in methods) and (not paths or path.decode().startswith(paths))
 
 
-def _by_weight(revisions: list[RevisionState]) -> RevisionState:
-    """Smooth weighted round robin: of every 100 requests, each revision gets exactly its share, well mixed."""
-    total = 0
-    best = revisions[0]
-    for revision in revisions:
-        revision.credit += revision.weight
-        total += revision.weight
-        if revision.credit > best.credit:
-            best = revision
-    best.credit -= total
-    return best
+class Spread:
+    """Shares requests out by weight, by the golden rotation: after any number of requests each share is met to within two of them.
+
+    So is the share of every second, third, … request: callers who take turns do not end at one revision each.
+    """
+
+    __slots__ = ("_at",)
+
+    def __init__(self) -> None:
+        self._at = random.random()  # workers that start together are not in step
+
+    def pick(self, choices: Sequence[Weighted]) -> Weighted:
+        total = 0
+        for one in choices:
+            total += one.weight
+        self._at = (self._at + GOLDEN) % 1.0
+        point = self._at * total
+        for one in choices:
+            point -= one.weight
+            if point < 0:
+                return one
+        return choices[-1]
 
 
 def _rendezvous(client: str, replica: str) -> int:
@@ -199,7 +221,7 @@ class Routing:
         self.plane: ReplicaState | None = None
         self.by_path: dict[tuple[bytes, bytes], EndpointState] = {}
         self.by_label: dict[bytes, EndpointState] = {}
-        self.by_domain: dict[bytes, tuple[Ingress, tuple[Network, ...], list[_Share]]] = {}
+        self.by_domain: dict[bytes, tuple[Ingress, tuple[Network, ...], list[_Share], Spread]] = {}
         self.workspaces: set[bytes] = set()
         self.keys: dict[str, Key] = {}
         self.trusted: tuple[Network, ...] = ()
@@ -232,7 +254,8 @@ class Routing:
             state.apply(Endpoint(state.entry.workspace, state.entry.name))
         self.workspaces = {workspace for workspace, _ in self.by_path} - RESERVED
         self.by_domain = {
-            one.host.lower().encode(): (one, networks(one.allow), self._shares(one)) for one in table.ingresses
+            one.host.lower().encode(): (one, networks(one.allow), self._shares(one), Spread())
+            for one in table.ingresses
         }
         self.keys = {key.hash: key for key in table.keys}
         self.trusted = networks(table.trusted_proxies)
@@ -258,7 +281,7 @@ class Routing:
         """
         if self.by_domain and (found := self.by_domain.get(_domain(host))):
             shares = found[2]
-            return (_by_weight(shares).endpoint, target) if shares else None
+            return (found[3].pick(shares).endpoint, target) if shares else None
         if b"." in host:
             state = self.by_label.get(host.partition(b".")[0].lower())
             if state is not None:
@@ -280,10 +303,10 @@ class Routing:
 
 
 class _Share:
-    __slots__ = ("credit", "endpoint", "weight")
+    __slots__ = ("endpoint", "weight")
 
     def __init__(self, endpoint: EndpointState, weight: int):
-        self.endpoint, self.weight, self.credit = endpoint, weight, 0.0
+        self.endpoint, self.weight = endpoint, weight
 
 
 def _domain(host: bytes) -> bytes:

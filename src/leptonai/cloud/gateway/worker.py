@@ -14,6 +14,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import signal
 import ssl
 import sys
@@ -25,7 +26,7 @@ from ...base.files import write_atomic
 from ...base.sockets import listen
 from .accesslog import AccessLog
 from .front import Front
-from .gateway import Gateway
+from .gateway import MAX_CONNECTIONS, Gateway
 from .limits import SharedLimits
 from .table import read_table
 from .tracing import Tracing
@@ -38,6 +39,8 @@ ROUTES_POLL_S = 0.05
 REPORT_S = 0.5
 SEAL_S, LOOK_S = 1.0, 0.05
 DRAIN_S = 30.0
+OTHER_FILES = 128
+"""Kept for what is no connection: segments, reports, the log, and links that wait in a pool."""
 
 
 async def serve(
@@ -72,7 +75,7 @@ async def serve(
         log.error("there are no traces: %s", error)
         tracing = None
     limits = SharedLimits(folder / "gateway" / "limits")
-    gateway = Gateway(loop, spool, limits, access_log=access_log, tracing=tracing)
+    gateway = Gateway(loop, spool, limits, max_connections(), access_log, tracing)
     routes = _Routes(gateway, folder / "routes.json")
     server = await loop.create_server(lambda: Front(gateway), sock=listener, backlog=2048, ssl=tls)
     port = listener.getsockname()[1]
@@ -102,6 +105,18 @@ async def serve(
             access_log.write(access_log.take())
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
+
+
+def max_connections() -> int:
+    """As many as the system lets this process have files, two for each (client and replica); the soft limit is raised to the hard one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = (
+        min(hard, 2 * MAX_CONNECTIONS + OTHER_FILES)
+        if hard != resource.RLIM_INFINITY
+        else 2 * MAX_CONNECTIONS + OTHER_FILES
+    )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return max(16, (files - OTHER_FILES) // 2)
 
 
 class _Routes:
