@@ -191,11 +191,7 @@ def _move_optimizer(
             placed.add(name)
             kept.append(new[name])
             for key, value in optimizer.state.get(parameter, {}).items():
-                power = 2 if key == "exp_avg_sq" else 1
-                moved = (
-                    value if selection is None or not hasattr(value, "ndim") else selection.carry(name, value, power)
-                )
-                state.setdefault(new[name], {})[key] = moved
+                state.setdefault(new[name], {})[key] = _moved(name, key, value, new[name], selection)
         group["params"] = kept
     for name, parameter in new.items():  # of new blocks: decayed as others of their shape are
         if name not in placed and parameter.requires_grad:
@@ -203,7 +199,20 @@ def _move_optimizer(
                 g for g in optimizer.param_groups if g["params"] and (g["params"][0].ndim > 1) == (parameter.ndim > 1)
             ]
             (matrices or optimizer.param_groups)[0]["params"].append(parameter)
+    order = {id(parameter): place for place, parameter in enumerate(new.values())}
+    for group in optimizer.param_groups:  # as a new optimizer would have them: a checkpoint knows them by place
+        group["params"].sort(key=lambda parameter: order[id(parameter)])
     optimizer.state.clear()
     optimizer.state.update(state)
     if hasattr(optimizer, "_gathered"):
         optimizer._gathered = None
+
+
+def _moved(name: str, key: str, value: Any, parameter: Tensor, selection: Selection | None) -> Any:
+    """One value of an optimizer's state, in the memory layout of its new parameter: fused kernels read both side by side."""
+    import torch
+
+    if not isinstance(value, torch.Tensor) or value.ndim == 0:
+        return value
+    moved = value if selection is None else selection.carry(name, value, 2 if key == "exp_avg_sq" else 1)
+    return torch.empty_like(parameter, dtype=moved.dtype).copy_(moved)
