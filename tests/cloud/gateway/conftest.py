@@ -50,18 +50,22 @@ class ReplicaProcess:
 class Cloud:
     """A folder LEPTON_HOME/cloud with one worker."""
 
-    def __init__(self, folder: Path, port: int = 0, files: int | None = None):
+    def __init__(self, folder: Path, port: int = 0, *, files: int | None = None, bad: str | None = None):
         self.folder, self.version, self.processes = folder, 0, []
-        self.files = files
-        """What a worker may have open; None: as many as this process."""
+        self.files, self.bad = files, bad
+        """`files`: what a worker may have open, None for as many as this process. `bad`: a defect of bad_worker.py that it has."""
         folder.mkdir(parents=True, exist_ok=True)
         self.start_worker(port)
 
     def start_worker(self, port: int = 0, name: str = "w0", *arguments: str) -> subprocess.Popen:
+        program = (
+            [Path(__file__).with_name("bad_worker.py"), self.bad]
+            if self.bad
+            else ["-m", "leptonai.cloud.gateway.worker"]
+        )
         command = [
             sys.executable,
-            "-m",
-            "leptonai.cloud.gateway.worker",
+            *program,
             "--folder",
             str(self.folder),
             "--name",

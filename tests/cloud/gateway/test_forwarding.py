@@ -65,21 +65,6 @@ def test_chunked_bodies_pass_both_ways(cloud):
     assert pairs(answer)["transfer-encoding"] == "chunked"
 
 
-def test_long_bodies_pass_without_being_held_in_memory(cloud):
-    from .conftest import rss_bytes
-
-    cloud.serve(cloud.a)
-    before = rss_bytes(cloud.worker.pid)
-    with httpx.stream(
-        "GET", f"{cloud.url}/ws/echo/bytes?n=200000000", headers={"authorization": f"Bearer {TOKEN}"}, timeout=60
-    ) as answer:
-        parts = answer.iter_raw()
-        next(parts)
-        time.sleep(0.3)  # the replica would have sent it all by now, if nothing held it back
-        assert rss_bytes(cloud.worker.pid) - before < 20e6
-        assert sum(map(len, parts)) > 199_000_000
-
-
 @pytest.mark.parametrize("path, body", [("/until-close", b"all that there is"), ("/bytes?n=5", bytes(5))])
 def test_answers_of_every_framing(cloud, path, body):
     cloud.serve(cloud.a)
@@ -153,16 +138,6 @@ def test_an_early_answer_is_read_although_the_body_is_not(cloud):
         "/early", "POST", content=iter([b"x" * 65536] * 1000)
     )  # more than the buffers of two connections hold
     assert answer.status_code == 413 and answer.text == "large" and answer.headers["connection"] == "close"
-
-
-def test_a_client_that_leaves_ends_the_work(cloud):
-    cloud.serve(cloud.a)
-    cut = cloud.a.seen()["cut"]
-    with httpx.stream(
-        "GET", f"{cloud.url}/ws/echo/stream?n=1000&gap=0.02", headers={"authorization": f"Bearer {TOKEN}"}
-    ) as answer:
-        next(answer.iter_raw())
-    wait_for(lambda: cloud.a.seen()["cut"] == cut + 1, what="the end of the replica's work")
 
 
 @pytest.mark.parametrize(

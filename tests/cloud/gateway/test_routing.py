@@ -241,18 +241,6 @@ def test_limits_are_shared_and_exact(tmp_path):
     assert one.take("caller", 600) == 0
 
 
-def test_a_table_that_cannot_be_read_changes_nothing(cloud):
-    cloud.serve(cloud.a)
-    for text in (
-        b"{",
-        b'{"format": 2}',
-        b'{"endpoints": [{"workspace": "ws", "name": "x", "access": {"allow": ["no-net"]}}]}',
-    ):
-        (cloud.folder / "routes.json").write_bytes(text)
-        time.sleep(0.15)
-        assert cloud.call().status_code == 200
-
-
 @pytest.mark.parametrize("path", ["/api/v2/workspaces/ws", "/", "/workspace/ws/compute", "/other/thing"])
 def test_everything_else_is_the_planes(cloud, path):
     cloud.route(Endpoint("ws", "echo", 1, (Revision("r1", (cloud.a.route,)),), OPEN), plane=cloud.a.route.address)
