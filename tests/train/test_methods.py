@@ -1,11 +1,5 @@
 """Every method in the loop: what it trains, what it publishes, what it says, and that a killed run goes on as it was."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -14,8 +8,10 @@ from leptonai.base.errors import InvalidInput
 from leptonai.data.importing import import_data
 from leptonai.nets.registry import state_of
 from leptonai.tasks.model import load
+from leptonai.train.plan import make_plan
 from leptonai.train.recipe import parse_recipe
-from leptonai.train.trainer import train
+from leptonai.train.run import Run
+from leptonai.train.trainer import fit_network, open_run, train
 
 DIGITS = "recipe: 1\ntask: image-classification\ndata: {dataset: digits, target: label, split: {test: 0.2}}\n"
 SMALL = "model: {kind: cnn, widths: [8, 16], dense: 32, dropout: 0.0}\ntrain: {epochs: 6, batch: 64, learning_rate: 1e-2, augment: false}\n"
@@ -210,33 +206,38 @@ def test_an_adaptive_network_grows_to_its_full_width(trained):
     assert result.metrics["test"]["accuracy"] > 0.9
 
 
-SCRIPT = """
-import sys
-from leptonai.train.recipe import parse_recipe
-from leptonai.train.trainer import train
-print("ready", flush=True)
-result = train(parse_recipe(sys.argv[1]))
-print(result.run.id, flush=True)
-"""
+class Stopped(Exception):
+    pass
 
 
-def test_a_killed_adaptive_run_ends_with_the_same_weights(trained, tmp_path):
-    recipe = ADAPT + "train: {epochs: 12, batch: 16, learning_rate: 1e-2, augment: false, checkpoint_every: 0.2s}\n"
-    whole = train(parse_recipe(recipe + "publish: {name: whole}\n"), trained)
-    environment = {**os.environ, "LEPTON_HOME": str(trained.root)}
-    command = [sys.executable, "-c", SCRIPT, recipe + "publish: {name: broken}\n"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    checkpoints = trained.runs / "broken" / "checkpoints"
-    deadline = time.monotonic() + 60
-    while not (checkpoints.is_dir() and len(list(checkpoints.glob("step-*"))) >= 1) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.6)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    subprocess.run(
-        command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120
-    )
-    first, second = state_of(whole.model.network), state_of(load("broken", trained).network)
+@pytest.fixture(scope="module")
+def unbroken(trained):
+    return train(parse_recipe(ADAPT + TWELVE + "publish: {name: whole}\n"), trained)
+
+
+TWELVE = "train: {epochs: 12, batch: 16, learning_rate: 1e-2, augment: false}\n"
+
+
+@pytest.mark.parametrize("step", [100, 300, 500, 800])
+def test_an_adaptive_run_that_was_stopped_ends_with_the_same_weights(trained, unbroken, step, monkeypatch):
+    """Before and after each growth. (`test_trainer.py` kills whole processes.)"""
+    recipe = parse_recipe(ADAPT + TWELVE + f"publish: {{name: broken-{step}}}\n")
+    plan = make_plan(recipe, trained)
+    run = open_run(plan, trained)
+    steps = Run.steps
+
+    def until(self, loader, until):
+        for number, batch in steps(self, loader, until):
+            yield number, batch
+            if number == step:
+                self.save()
+                raise Stopped
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(Run, "steps", until)
+        fit_network(plan, run)
+    run.finish("stopped")
+    first, second = state_of(unbroken.model.network), state_of(train(recipe, trained).model.network)
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
