@@ -50,12 +50,16 @@ class ReplicaProcess:
 class Cloud:
     """A folder LEPTON_HOME/cloud with one worker."""
 
-    def __init__(self, folder: Path, port: int = 0, *, files: int | None = None, bad: str | None = None):
+    def __init__(
+        self, folder: Path, port: int = 0, *, files: int | None = None, bad: str | None = None, start: bool = True
+    ):
         self.folder, self.version, self.processes = folder, 0, []
         self.files, self.bad = files, bad
         """`files`: what a worker may have open, None for as many as this process. `bad`: a defect of bad_worker.py that it has."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.start_worker(port)
+        self.port = port
+        if start:
+            self.start_worker(port)
 
     def start_worker(self, port: int = 0, name: str = "w0", *arguments: str) -> subprocess.Popen:
         program = (
@@ -88,8 +92,11 @@ class Cloud:
             return found if found["pid"] == self.worker.pid else None
 
         self.port = wait_for(running, what="the worker")["port"]
-        self.url = f"http://127.0.0.1:{self.port}"
         return self.worker
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     def replica(self, name: str, port: int = 0) -> ReplicaProcess:
         found = ReplicaProcess(name, port)
@@ -104,13 +111,13 @@ class Cloud:
                 lambda: any(one.table == self.version for one in self.traffic().reports), what="the new route table"
             )
 
-    def serve(self, *replicas, name="echo", **fields) -> Endpoint:
+    def serve(self, *replicas, name="echo", wait=True, **fields) -> Endpoint:
         """Route the endpoint ws/`name` to the replicas, opened by TOKEN."""
         access = fields.pop("access", Access(tokens=(Token("t1", hash_token(TOKEN)),)))
         routes = tuple(one if isinstance(one, Replica) else one.route for one in replicas)
         revisions = fields.pop("revisions", (Revision("r1", routes),))
         endpoint = Endpoint("ws", name, self.version + 1, revisions, access, **fields)
-        self.route(endpoint)
+        self.route(endpoint, wait=wait)
         return endpoint
 
     def traffic(self) -> Traffic:
@@ -169,7 +176,9 @@ def own_cloud(tmp_path):
 
 
 def rss_bytes(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    """Resident memory without pages of files: the usage segment is mapped, and is as large as it is full."""
+    resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
 def cpu_s(pid: int) -> float:
