@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from leptonai.photon import batching
-from leptonai.photon.batching import Batcher
+from leptonai.photon.batching import Batcher, Work
 from leptonai.photon.http import Overloaded
 from leptonai.photon.metrics import Metrics
 from leptonai.photon.served import Served
@@ -14,18 +14,22 @@ from leptonai.photon.served import Served
 from .conftest import ROW
 
 
+def rows(count: int = 1, **more) -> Work:
+    return Work(rows=[ROW] * count, count=count, **more)
+
+
 @pytest.fixture
 def gate(zoo):
     """A real served model whose next batch waits until the gate opens."""
     served = Served.load("digits@1", zoo)
-    outputs, opened, sizes = served.model.outputs, threading.Event(), []
+    outputs, opened, sizes = served.replicas[0].model.outputs, threading.Event(), []
 
     def slow(columns):
         sizes.append(len(columns["p10"]))
         assert opened.wait(20)
         return outputs(columns)
 
-    served.model.outputs = slow
+    served.replicas[0].model.outputs = slow
     served.__dict__["sizes"], served.__dict__["opened"] = sizes, opened
     return served
 
@@ -39,9 +43,9 @@ async def until(condition):
 def test_what_waits_is_taken_together(gate):
     async def main():
         batcher = Batcher(lambda: gate, Metrics())
-        first = batcher.submit([ROW])
+        first = batcher.submit(rows())
         await until(lambda: gate.sizes)  # the model is busy with it; the loop is free
-        rest = [batcher.submit([ROW] * 2) for _ in range(30)]
+        rest = [batcher.submit(rows(2)) for _ in range(30)]
         gate.opened.set()
         answers = await asyncio.gather(first, *rest)
         batcher.close()
@@ -55,9 +59,9 @@ def test_what_waits_is_taken_together(gate):
 def test_a_batch_is_bounded_and_a_large_request_goes_alone(gate):
     async def main():
         batcher = Batcher(lambda: gate, Metrics())
-        waiting = [batcher.submit([ROW])]
+        waiting = [batcher.submit(rows())]
         await until(lambda: gate.sizes)
-        waiting += [batcher.submit([ROW] * size) for size in (1000, 24, 1, 5000, 1)]
+        waiting += [batcher.submit(rows(size)) for size in (1000, 24, 1, 5000, 1)]
         gate.opened.set()
         await asyncio.gather(*waiting)
         batcher.close()
@@ -72,14 +76,14 @@ def test_too_much_waiting_is_refused_at_once(gate, monkeypatch):
     async def main():
         metrics = Metrics()
         batcher = Batcher(lambda: gate, metrics)
-        waiting = [batcher.submit([ROW])]
+        waiting = [batcher.submit(rows())]
         await until(lambda: gate.sizes)
-        waiting += [batcher.submit([ROW] * 6)]
+        waiting += [batcher.submit(rows(6))]
         with pytest.raises(Overloaded) as refused:
-            batcher.submit([ROW] * 6)
+            batcher.submit(rows(6))
         gate.opened.set()
         await asyncio.gather(*waiting)
-        waiting = await batcher.submit([ROW] * 6)
+        waiting = await batcher.submit(rows(6))
         batcher.close()
         return refused.value, metrics
 
@@ -92,9 +96,9 @@ def test_too_much_waiting_is_refused_at_once(gate, monkeypatch):
 def test_a_request_that_was_given_up_is_not_computed(gate):
     async def main():
         batcher = Batcher(lambda: gate, Metrics())
-        first = batcher.submit([ROW])
+        first = batcher.submit(rows())
         await until(lambda: gate.sizes)
-        left, stays = batcher.submit([ROW] * 5), batcher.submit([ROW] * 3)
+        left, stays = batcher.submit(rows(5)), batcher.submit(rows(3))
         left.cancel()
         gate.opened.set()
         await asyncio.gather(first, stays)

@@ -7,7 +7,7 @@ import urllib.parse
 import pytest
 
 from leptonai.base.errors import InvalidInput, Refused
-from leptonai.photon import openapi, server
+from leptonai.photon import openapi, protocol, server
 from leptonai.photon.process import start_service
 
 from .conftest import ROW, call
@@ -126,7 +126,7 @@ def test_it_listens_on_loopback_only(served):
 def test_a_client_that_drips_headers_is_cut_off_and_delays_nobody(served):
     url = urllib.parse.urlsplit(served.url)
     drips = [
-        socket.create_connection((url.hostname, url.port), timeout=server.HEADERS_TIMEOUT_S + 10) for _ in range(20)
+        socket.create_connection((url.hostname, url.port), timeout=protocol.HEADERS_TIMEOUT_S + 10) for _ in range(20)
     ]
     for drip in drips:
         drip.sendall(b"POST /predict HTTP/1.1\r\nhost: local")

@@ -139,21 +139,23 @@ def test_routes_and_methods(served):
 
 def test_a_model_without_an_answer_is_a_500_without_details(home):
     """The model's own fault does not reach the client, and does not take the neighbours in its batch with it."""
-    from leptonai.photon.batching import Prediction, answer
+    from leptonai.photon.batching import Work
+    from leptonai.photon.execution import Done, execute
     from leptonai.photon.served import Served
 
     served = Served.load("digits@1", home)
-    outputs = served.model.outputs
+    outputs = served.replicas[0].model.outputs
 
     def breaks_on_negative(columns):
         assert columns["p10"].min() >= 0
         return outputs(columns)
 
-    served.model.outputs = breaks_on_negative
+    served.replicas[0].model.outputs = breaks_on_negative
     good, bad, unreadable = [ROW, ROW], [{**ROW, "p10": -1.0}], [{"p10": 1}]
-    results = answer(served, [good, bad, unreadable, good])
+    batch = [Work(rows=rows, count=len(rows)) for rows in (good, bad, unreadable, good)]
+    results = execute(served, served.replicas[0], batch)
 
-    assert [type(result).__name__ for result in results] == ["Prediction", "LeptonError", "InvalidInput", "Prediction"]
-    assert isinstance(results[0], Prediction) and len(results[0].predictions) == 2
+    assert [type(result).__name__ for result in results] == ["Done", "LeptonError", "InvalidInput", "Done"]
+    assert isinstance(results[0], Done) and len(results[0].predictions) == 2
     assert results[0].predictions == results[3].predictions
     assert "AssertionError" not in str(results[1])

@@ -1,6 +1,6 @@
 """The ASGI app of a service: its routes, and the guards that every request passes before one. Owns no state but the counts of bodies.
 
-Order: host → token → cross-site → route. All guards look at exact, decoded paths, and a path that is not in ROUTES is a 404.
+Order: host → token → cross-site → route. All guards look at exact, decoded paths, and a path that is no route is a 404.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from ..base.errors import InvalidInput, LeptonError, Refused, did_you_mean
 from . import metrics, openapi
+from .batching import HIGH, LOW, NORMAL
 from .http import (
     Answer,
     Bodies,
@@ -27,9 +28,12 @@ from .http import (
     decode_json,
     error_answer,
     json_answer,
+    media_type,
 )
 from .page import page
-from .service import Service
+from .protocols import oip, streams
+from .protocols.arrays import ARROW, NPY, read_arrow, read_npy, write_arrow, write_npy
+from .service import Predicted, Service, Terms
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
@@ -46,11 +50,11 @@ class App:
         self.documents: dict[str, bytes] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            raise RuntimeError(f"the service does not speak {scope['type']}")  # uvicorn: no websockets, lifespan off
+        if scope["type"] == "websocket":
+            return await streams.websocket(self, scope, receive, send)
         started = time.perf_counter()
         request = Request(scope, receive)
-        route = request.path if request.path in openapi.ROUTES else "other"
+        route = self._label(request.path)
         numbers = self.service.metrics
         numbers.in_flight.add(1)
         try:
@@ -64,12 +68,17 @@ class App:
         numbers.latency.observe(time.perf_counter() - started, route)
         await _send(send, answer)
 
+    @staticmethod
+    def _label(path: str) -> str:
+        if path in openapi.ROUTES:
+            return path
+        found = oip.route_of(path) if path.startswith("/v2") else None
+        return found[0] if found else "other"
+
     async def _answer(self, request: Request) -> Answer:
         """An answer for any request: errors are sentences, and a fault of ours is a 500 whose details stay in our log."""
         try:
-            self._check_host(request)
-            self._check_token(request)
-            self._check_origin(request)
+            self.check(request)
             return await self._route(request)
         except LeptonError as error:
             return error_answer(error)
@@ -85,7 +94,15 @@ class App:
                 {"error": "The server failed on this request; its log holds the details.", "code": "Internal"}, 500
             )
 
+    def check(self, request: Request) -> None:
+        """What every request passes; raise what is to be answered instead."""
+        self._check_host(request)
+        self._check_token(request)
+        self._check_origin(request)
+
     async def _route(self, request: Request) -> Answer:
+        if request.path == "/v2" or request.path.startswith("/v2/"):
+            return await oip.answer(self.service, request, self.bodies, terms_of(request))
         methods = openapi.ROUTES.get(request.path)
         if methods is None:
             known = did_you_mean(request.path, openapi.ROUTES)
@@ -106,7 +123,7 @@ class App:
             case "/healthz":
                 return json_answer({"status": "ok", "service": self.service.name, "model": self.service.current.ref})
             case "/metrics":
-                return Answer(self.service.metrics.render().encode(), content_type=metrics.CONTENT_TYPE)
+                return Answer(self.service.measured().encode(), content_type=metrics.CONTENT_TYPE)
             case "/openapi.json":
                 return Answer(self._document())
             case "/model":
@@ -115,6 +132,9 @@ class App:
                 return page()
 
     async def _with_body(self, request: Request) -> Answer:
+        kind = media_type(request)
+        if request.path == "/predict" and kind in (NPY, ARROW):
+            return await self._predict_arrays(request, kind)
         check_json(request)
         body = await self.bodies.read(request)
         try:
@@ -122,13 +142,41 @@ class App:
             match request.path:
                 case "/predict":
                     rows, single = rows_of(value)
-                    return json_answer(await self.service.predict(rows, single=single))
+                    terms = terms_of(request)
+                    if streams.EVENTS in (request.header(b"accept") or ""):
+                        return streams.events(self.service, rows, terms)
+                    return answer_of(await self.service.predict(rows, single=single, terms=terms))
                 case "/feedback":
                     return json_answer(await self.service.give_feedback(value))
                 case _:
                     return json_answer(await self.service.swap(ref_of(value)))
         finally:
             self.bodies.release(len(body))
+
+    async def _predict_arrays(self, request: Request, kind: str) -> Answer:
+        """A body of arrays, answered in kind unless JSON is asked for."""
+        terms, accept = terms_of(request), request.header(b"accept") or ""
+        body = await self.bodies.read(request)
+        try:
+            signature = self.service.current.codec.signature
+            tensors = read_npy(body, signature) if kind == NPY else read_arrow(body, signature)
+            predicted = await self.service.infer(tensors, terms=terms)
+        finally:
+            self.bodies.release(len(body))
+        outputs, request_id, ref = (predicted.answer[key] for key in ("outputs", "request_id", "model"))
+        if "application/json" in accept:
+            codec = predicted.done.served.codec
+            count = len(next(iter(outputs.values()))) if codec.signature.batched else 1
+            answer = json_answer(
+                {"request_id": request_id, "model": ref, "predictions": codec.predictions_of(outputs, count)}
+            )
+        elif NPY in accept or (kind == NPY and ARROW not in accept):
+            answer = write_npy(outputs, accept)
+        else:
+            answer = write_arrow(outputs, request_id, ref)
+        answer.headers["x-request-id"] = request_id
+        answer.timings = predicted.timings
+        return answer
 
     def _document(self) -> bytes:
         import msgspec
@@ -187,6 +235,35 @@ class App:
             )
 
 
+def answer_of(predicted: Predicted) -> Answer:
+    answer = json_answer(predicted.answer)
+    answer.timings = predicted.timings
+    return answer
+
+
+TIMEOUT, PRIORITY = b"x-request-timeout-ms", b"x-request-priority"
+_PRIORITIES = {"high": HIGH, "normal": NORMAL, "low": LOW}
+_PLAIN = Terms()
+
+
+def terms_of(request: Request) -> Terms:
+    """What the headers ask for: `x-request-timeout-ms: 250`, `x-request-priority: high`."""
+    timeout, priority = request.header(TIMEOUT), request.header(PRIORITY)
+    if timeout is None and priority is None:
+        return _PLAIN
+    try:
+        timeout_s = None if timeout is None else float(timeout) / 1000
+    except ValueError:
+        timeout_s = 0.0
+    if timeout_s is not None and not 0 < timeout_s < 1e6:
+        raise InvalidInput(
+            "this is no deadline", received=f"{TIMEOUT.decode()}: {timeout}", expected="milliseconds above 0"
+        )
+    if priority is not None and priority.lower() not in _PRIORITIES:
+        raise InvalidInput("this is no priority", received=priority, expected=", ".join(_PRIORITIES))
+    return Terms(timeout_s, _PRIORITIES[priority.lower()] if priority else NORMAL)
+
+
 def rows_of(value: Any) -> tuple[list[dict[str, Any]], bool]:
     """The rows of a /predict body, and whether it was one row: an object is one row, `{"rows": [row, …]}` is several."""
     if not isinstance(value, dict):
@@ -225,21 +302,28 @@ def _host_name(host: str) -> str:
     return name.lower()
 
 
-_ALWAYS = {
-    "x-content-type-options": "nosniff",
-    "cache-control": "no-store",
-    "referrer-policy": "no-referrer",
-    "x-frame-options": "DENY",
-}
+_ALWAYS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+]
 
 
 async def _send(send: Send, answer: Answer) -> None:
-    headers = {
-        "content-type": answer.content_type,
-        "content-length": str(len(answer.body)),
-        **_ALWAYS,
-        **answer.headers,
-    }
-    pairs = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": answer.status, "headers": pairs})
+    headers = [(b"content-type", answer.content_type.encode("latin-1")), *_ALWAYS]
+    if answer.stream is None:
+        headers.append((b"content-length", b"%d" % len(answer.body)))
+    if answer.timings is not None:
+        headers.append((b"server-timing", _server_timing(answer.timings)))
+    headers += [(name.encode(), value.encode("latin-1")) for name, value in answer.headers.items()]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    if answer.stream is not None:
+        async for part in answer.stream:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
     await send({"type": "http.response.body", "body": answer.body})
+
+
+def _server_timing(timings: dict[str, float]) -> bytes:
+    """`queue;dur=0.21, model;dur=1.90, …` in milliseconds, as browsers' developer tools and tracers read it."""
+    return ", ".join(f"{part};dur={1000 * seconds:.2f}" for part, seconds in timings.items()).encode()

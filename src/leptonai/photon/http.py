@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,12 +42,27 @@ class Overloaded(Unavailable):
         self.headers = {"retry-after": str(max(1, round(retry_after_s)))}
 
 
+class DeadlineExceeded(Unavailable):
+    """The client's deadline has passed."""
+
+    status = 504
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the deadline of this request passed before its answer", fix="Give it more time, or send fewer rows."
+        )
+
+
 @dataclass
 class Answer:
+    """`timings`: seconds by part, for Server-Timing. `stream`: parts that follow `body`, sent as they come."""
+
     body: bytes
     status: int = 200
     content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
+    timings: dict[str, float] | None = None
+    stream: AsyncIterator[bytes] | None = None
 
 
 def json_answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
@@ -134,6 +149,11 @@ def _too_large(size: Any) -> HTTPError:
         fix="Send the rows in several requests.",
         headers={"connection": "close"},
     )
+
+
+def media_type(request: Request) -> str:
+    """The content type without its parameters, in lower case; "" if there is none."""
+    return (request.header(b"content-type") or "").partition(";")[0].strip().lower()
 
 
 def check_json(request: Request) -> None:

@@ -90,6 +90,17 @@ class Metrics:
         self.waiting = Counter("lepton_rows_waiting", "Rows that wait for the model now.", kind="gauge")
         self.rows = Counter("lepton_rows_total", "Rows predicted, by model version.", ("model",))
         self.batch = Histogram("lepton_batch_rows", "Rows that the model took at once.", ROW_BUCKETS)
+        self.queue_seconds = Histogram(
+            "lepton_queue_seconds", "Time that a request waited for the model.", LATENCY_BUCKETS
+        )
+        self.model_seconds = Histogram("lepton_model_seconds", "Time that the model took for a batch.", LATENCY_BUCKETS)
+        self.restarts = Counter("lepton_replica_restarts_total", "Model processes that died and were started again.")
+        self.estimated_wait = Counter(
+            "lepton_estimated_wait_seconds", "How long a new request would wait for the model.", kind="gauge"
+        )
+        self.cost = Counter(
+            "lepton_batch_cost_seconds", "Fitted time of a batch: fixed, and per row.", ("part",), "gauge"
+        )
         self.refused = Counter("lepton_refused_total", "Predictions refused because too much was waiting.")
         self.feedback = Counter("lepton_feedback_total", "Feedback that was stored, by kind.", ("kind",))
         self.log_failures = Counter("lepton_log_failures_total", "Requests and feedback that could not be stored.")

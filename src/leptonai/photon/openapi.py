@@ -24,8 +24,8 @@ _EXAMPLE_ID = "0198c0de5eed0123456789abcdef0123"
 
 
 def document(service: str, served: Served, *, token: bool) -> dict[str, Any]:
-    task = served.task
-    row, prediction = dict(task.request_schema), dict(task.response_schema)
+    codec = served.codec
+    row, prediction = dict(codec.request_schema), dict(codec.response_schema)
     for schema in (row, prediction):
         schema.pop("$schema", None)
     described: dict[str, Any] = {
@@ -33,10 +33,10 @@ def document(service: str, served: Served, *, token: bool) -> dict[str, Any]:
         "info": {
             "title": service,
             "version": served.ref.partition("@")[2] or "1",
-            "description": f"Predictions of model {served.ref} ({task.name}), with feedback. Served by Lepton {__version__}.",
+            "description": f"Predictions of model {served.ref} ({codec.name}), with feedback. Served by Lepton {__version__}.",
         },
         "paths": _paths(example_of(row), example_of(prediction), served.ref),
-        "components": {"schemas": _schemas(row, prediction, task.classes)},
+        "components": {"schemas": _schemas(row, prediction, codec.described["classes"])},
     }
     if token:
         described["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
@@ -98,7 +98,7 @@ def _schemas(row: dict[str, Any], prediction: dict[str, Any], classes: Any) -> d
     model = {"type": "string", "description": "The version that answered."}
     logged = {
         "const": False,
-        "description": "There only if the request could not be stored (disk full): it takes no feedback.",
+        "description": "There only if the request was not kept (a sample of requests is, or the disk is full): it takes no feedback.",
     }
     head = {"request_id": request_id, "model": model, "logged": logged}
     label = {"enum": list(classes)} if classes else {"type": "number"}

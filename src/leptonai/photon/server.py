@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import importlib.util
 import ipaddress
 import os
 import signal
@@ -18,11 +19,10 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..base.errors import Conflict, DiskFull, InvalidInput, Refused
 from ..base.files import write_atomic
@@ -30,12 +30,13 @@ from ..base.home import Home
 from ..base.paths import check_name
 from ..base.sockets import listen
 from .app import LOOPBACK, App
-from .served import Served
-from .service import Service
+from .http import MAX_BODY_BYTES
+from .protocol import guarded
+from .recording import Recording
+from .served import Placement, Served
+from .service import Batching, Service
 
 DRAIN_S = 30
-HEADERS_TIMEOUT_S = 5.0
-MAX_HEADERS_BYTES = 64 * 1024
 MAX_CONNECTIONS = 2048
 
 
@@ -48,6 +49,7 @@ class State:
     url: str
     model: str
     started: float
+    grpc: str | None = None
 
 
 def serve(
@@ -59,10 +61,15 @@ def serve(
     token: str | None = None,
     home: Home | None = None,
     ready: Callable[[State], None] = lambda state: None,
+    placement: Placement = Placement(),
+    batching: Batching = Batching(),
+    recording: Recording = Recording(),
+    sample: list[dict[str, Any]] | None = None,
+    grpc_port: int | None = None,
 ) -> None:
     """Serve a model until SIGTERM or SIGINT; then finish what is in flight and return.
 
-    `port` 0: a free one. `ready` is called once the socket listens. Raises Refused for a bind to the network without a token.
+    `sample`: rows that say what a file's model takes. `grpc_port`: None: no gRPC. `port` 0: a free one. `ready` is called once the socket listens. Raises Refused for a bind to the network without a token.
     """
     home = home or Home.current()
     loopback = is_loopback(host)
@@ -78,13 +85,20 @@ def serve(
         )
     # The socket first: a taken port is said at once, before seconds of loading.
     with listen(host, port) as listener:
-        served = Served.load(ref, home)
+        served = Served.load(ref, home, placement, sample)
         name = check_name(name or served.ref.partition("@")[0], "service")
         folder = home.services / name
         with only_process(folder):
             url = f"http://{_in_url(host if loopback else _shown(host))}:{listener.getsockname()[1]}"
-            asyncio_run = _runner()
-            asyncio_run(_serve(listener, name, served, home, token, _hosts(host) if loopback else None, url, ready))
+            options = {"placement": placement, "batching": batching, "recording": recording}
+            grpc = None if grpc_port is None else (host, grpc_port)
+            try:
+                run = _serve(
+                    listener, name, served, home, token, _hosts(host) if loopback else None, url, ready, options, grpc
+                )
+                _runner()(run)
+            finally:
+                served.close()
 
 
 async def _serve(
@@ -96,6 +110,8 @@ async def _serve(
     hosts: tuple[str, ...] | None,
     url: str,
     ready: Callable[[State], None],
+    options: dict[str, Any],
+    grpc: tuple[str, int] | None,
 ) -> None:
     path = home.services / name / "service.json"
     state = State(name, os.getpid(), url, served.ref, time.time())
@@ -108,11 +124,12 @@ async def _serve(
         with contextlib.suppress(DiskFull):
             announce(ref)
 
-    service = await asyncio.to_thread(Service, name, served, home, announce_swap)
+    service = await asyncio.to_thread(lambda: Service(name, served, home, announce_swap, **options))
     config = uvicorn.Config(
         App(service, token=token, hosts=hosts),
-        http=GuardedProtocol,
-        ws="none",
+        http=guarded(service.refusal),
+        ws=_websockets(),
+        ws_max_size=MAX_BODY_BYTES,
         lifespan="off",
         log_level="error",
         access_log=False,
@@ -127,53 +144,35 @@ async def _serve(
     # uvicorn raises the signal again after its graceful end; by then it has done its work.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
+    calls = None
     try:
         running = asyncio.create_task(server.serve([listener]))
         while not server.started and not running.done():
             await asyncio.sleep(0.005)
         if server.started:
+            if grpc is not None:
+                calls, state = await _start_grpc(service, token, grpc, state)
+            service.start_tidying()
             announce(served.ref)
             ready(state)
         await running
     finally:
+        if calls is not None:
+            await calls.stop(DRAIN_S)
         path.unlink(missing_ok=True)
         await asyncio.to_thread(service.close)
 
 
-class GuardedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP with a deadline and a bound for headers, which it leaves to a proxy in front."""
+async def _start_grpc(service: Service, token: str | None, address: tuple[str, int], state: State) -> tuple[Any, State]:
+    from .protocols.grpc import start
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(transport)
-        self._header_bytes, self._in_headers = 0, False
-        self._deadline: asyncio.TimerHandle | None = self.loop.call_later(HEADERS_TIMEOUT_S, transport.close)
+    calls, port = await start(service, token, *address)
+    return calls, replace(state, grpc=f"{_in_url(_shown(address[0]))}:{port}")
 
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._in_headers:  # rarely: most requests come with all their headers in one piece
-            self._header_bytes += len(data)
-            if self._header_bytes > MAX_HEADERS_BYTES:
-                self.transport.close()
-            elif self._deadline is None:
-                self._deadline = self.loop.call_later(HEADERS_TIMEOUT_S, self.transport.close)
 
-    def on_message_begin(self) -> None:
-        self._in_headers = True
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._header_bytes, self._in_headers = 0, False
-        self._end_deadline()
-        super().on_headers_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end_deadline()
-        super().connection_lost(exc)
-
-    def _end_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+def _websockets() -> str:
+    """Which implementation uvicorn has for WebSockets; "none" where the package is not installed."""
+    return "websockets-sansio" if importlib.util.find_spec("websockets") else "none"
 
 
 def _runner() -> Callable:

@@ -41,7 +41,9 @@ class ExportedRuntime:
         with torch.inference_mode():
             given = [torch.from_numpy(_writable(inputs[spec.name])) for spec in self.signature.inputs]
             found = self.program.run(given)
-        return {spec.name: value.contiguous().numpy() for spec, value in zip(self.signature.outputs, found, strict=True)}
+        return {
+            spec.name: value.contiguous().numpy() for spec, value in zip(self.signature.outputs, found, strict=True)
+        }
 
 
 def load(path: Path, sample: Any = None) -> ExportedRuntime:
@@ -107,7 +109,9 @@ def _described(meta: dict[str, Any]) -> tuple[str, tuple[int, ...]]:
     """Data type and shape of a tensor in the graph; a size that is an expression is free."""
     datatype = DATATYPE.get(DTYPES[meta["dtype"]])
     if datatype is None:
-        raise InvalidInput("a tensor of this exported program has a type that is not served", received=DTYPES[meta["dtype"]])
+        raise InvalidInput(
+            "a tensor of this exported program has a type that is not served", received=DTYPES[meta["dtype"]]
+        )
     return datatype, tuple(int(size["as_int"]) if "as_int" in size else -1 for size in meta["sizes"])
 
 
@@ -143,7 +147,9 @@ def _tensor(data: bytes, meta: dict[str, Any], name: str) -> torch.Tensor:
     last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True) if size)
     negative = any(size < 0 for size in (*sizes, *strides, offset))
     if negative or len(sizes) > 32 or math.prod(sizes) > MAX_ELEMENTS * 8 or (math.prod(sizes) and last >= held):
-        raise Corrupt(f"the weight {shorten(name)!r} does not fit its bytes", received=f"shape {sizes}, {len(data):,} bytes")
+        raise Corrupt(
+            f"the weight {shorten(name)!r} does not fit its bytes", received=f"shape {sizes}, {len(data):,} bytes"
+        )
     if math.prod(sizes) == 0:
         return torch.zeros(sizes, dtype=dtype)
     flat = torch.frombuffer(bytearray(data[: held * dtype.itemsize]), dtype=dtype)
@@ -163,4 +169,6 @@ def _json(archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
 def _writable(array: np.ndarray) -> np.ndarray:
     import numpy as np
 
-    return np.require(array, requirements=("C", "W"))  # torch warns of memory that it may not write, and never writes here
+    return np.require(
+        array, requirements=("C", "W")
+    )  # torch warns of memory that it may not write, and never writes here

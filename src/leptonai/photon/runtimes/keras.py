@@ -49,7 +49,9 @@ def load(path: Path, sample: Any = None) -> KerasRuntime:
     with open_archive(path) as archive:
         names = {info.filename for info in archive.infolist()}
         if not {CONFIG, WEIGHTS} <= names:
-            raise Corrupt(f"{path.name} is not a .keras file", received=sorted(names)[:5], expected=f"{CONFIG} and {WEIGHTS}")
+            raise Corrupt(
+                f"{path.name} is not a .keras file", received=sorted(names)[:5], expected=f"{CONFIG} and {WEIGHTS}"
+            )
         try:
             config = json.loads(read_member(archive, CONFIG, MAX_CONFIG_BYTES))
         except (ValueError, RecursionError):
@@ -108,7 +110,9 @@ def _load_weights(model: Any, data: bytes, name: str) -> None:
         except LeptonError:
             raise
         except Exception as error:
-            raise Corrupt(f"the weights of {name} do not fit its layers", received=f"{type(error).__name__}: {error}") from None
+            raise Corrupt(
+                f"the weights of {name} do not fit its layers", received=f"{type(error).__name__}: {error}"
+            ) from None
 
 
 def _spec(tensor: Any, name: str) -> TensorSpec:

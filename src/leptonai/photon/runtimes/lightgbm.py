@@ -57,7 +57,9 @@ def load(path: Path, sample: Any = None) -> LightGBMRuntime:
         return LightGBMRuntime(lightgbm.Booster(model_str=only_trees(text)), names)
     except (ValueError, lightgbm.basic.LightGBMError) as error:
         raise Corrupt(
-            f"{path.name} cannot be read as a LightGBM model", received=str(error), expected="what Booster.save_model writes"
+            f"{path.name} cannot be read as a LightGBM model",
+            received=str(error),
+            expected="what Booster.save_model writes",
         ) from None
 
 

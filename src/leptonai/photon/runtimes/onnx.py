@@ -31,7 +31,9 @@ class OnnxRuntime:
         self._outputs = [spec.name for spec in outputs]
         self._texts = [spec.name for spec in self.signature.inputs if spec.datatype == "BYTES"]
         if not outputs or not self.signature.inputs:
-            raise InvalidInput("this ONNX model has no tensors in or out", received=[o.type for o in session.get_outputs()])
+            raise InvalidInput(
+                "this ONNX model has no tensors in or out", received=[o.type for o in session.get_outputs()]
+            )
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         feed = dict(inputs)

@@ -43,12 +43,60 @@ _OPERATORS = """abs acos acosh adaptive_avg_pool1d adaptive_avg_pool2d adaptive_
     upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d var view view_as where zeros
     zeros_like _adaptive_avg_pool2d _log_softmax _native_batch_norm_legit_no_training _softmax _to_copy _unsafe_view"""
 OPERATORS = frozenset(_OPERATORS.split())
-IN_PLACE = frozenset(f"{name}_" for name in ("relu relu6 add sub mul div clamp hardtanh hardswish silu leaky_relu elu sigmoid tanh").split())
+IN_PLACE = frozenset(
+    f"{name}_"
+    for name in [
+        "relu",
+        "relu6",
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "clamp",
+        "hardtanh",
+        "hardswish",
+        "silu",
+        "leaky_relu",
+        "elu",
+        "sigmoid",
+        "tanh",
+    ]
+)
 """Taken too, on values that the program made itself."""
-_CHECKS = {"_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range", "sym_constrain_range_for_size", "_assert_async"}
-_MAKERS = {"full", "zeros", "ones", "eye", "arange", "linspace", "repeat", "tile", "new_empty", "new_full", "new_ones", "new_zeros"}
-_MAKERS |= {"pad", "constant_pad_nd", "one_hot", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d", "repeat_interleave"}
-_SYMBOLIC = {f"_operator.{name}" for name in ("add", "sub", "mul", "floordiv", "mod", "neg", "eq", "ne", "lt", "le", "gt", "ge", "pow")}
+_CHECKS = {
+    "_assert_scalar",
+    "_assert_tensor_metadata",
+    "sym_constrain_range",
+    "sym_constrain_range_for_size",
+    "_assert_async",
+}
+_MAKERS = {
+    "full",
+    "zeros",
+    "ones",
+    "eye",
+    "arange",
+    "linspace",
+    "repeat",
+    "tile",
+    "new_empty",
+    "new_full",
+    "new_ones",
+    "new_zeros",
+}
+_MAKERS |= {
+    "pad",
+    "constant_pad_nd",
+    "one_hot",
+    "upsample_nearest2d",
+    "upsample_bilinear2d",
+    "upsample_bicubic2d",
+    "repeat_interleave",
+}
+_SYMBOLIC = {
+    f"_operator.{name}"
+    for name in ("add", "sub", "mul", "floordiv", "mod", "neg", "eq", "ne", "lt", "le", "gt", "ge", "pow")
+}
 
 
 class _Slot(int):
@@ -59,7 +107,11 @@ class Program:
     """`run(inputs)` gives the outputs in order. Thread-safe: values live in the call."""
 
     def __init__(
-        self, nodes: Sequence[Mapping[str, Any]], constants: Mapping[str, torch.Tensor], inputs: list[str], outputs: list[str]
+        self,
+        nodes: Sequence[Mapping[str, Any]],
+        constants: Mapping[str, torch.Tensor],
+        inputs: list[str],
+        outputs: list[str],
     ):
         self.slots: dict[str, int] = {}
         self.made: set[str] = set()
@@ -93,7 +145,9 @@ class Program:
                 for slot in step.dead:
                     values[slot] = None
         except (RuntimeError, IndexError, TypeError) as error:
-            raise InvalidInput("the exported program cannot compute this input", received=str(error).splitlines()[0]) from None
+            raise InvalidInput(
+                "the exported program cannot compute this input", received=str(error).splitlines()[0]
+            ) from None
         return [values[slot] for slot in self.outputs]
 
     def _plan(self) -> None:
@@ -197,7 +251,9 @@ class _Step:
 
     __slots__ = ("dead", "function", "keywords", "results", "single", "target", "values")
 
-    def __init__(self, target: str, function: Callable, values: list, keywords: dict, results: list[int], single: int | None):
+    def __init__(
+        self, target: str, function: Callable, values: list, keywords: dict, results: list[int], single: int | None
+    ):
         self.target, self.function, self.values, self.keywords = target, function, values, keywords
         self.results, self.single = results, single
         self.dead: tuple[int, ...] = ()

@@ -65,4 +65,6 @@ def _run(runtime: Runtime, inputs: Mapping[str, np.ndarray]) -> dict[str, np.nda
 def _close(a: np.ndarray, b: np.ndarray) -> bool:
     if a.shape != b.shape:
         return False
-    return bool(np.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True)) if a.dtype.kind == "f" else bool((a == b).all())
+    return (
+        bool(np.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True)) if a.dtype.kind == "f" else bool((a == b).all())
+    )

@@ -28,7 +28,9 @@ class SklearnRuntime:
         names = getattr(estimator, "feature_names_in_", None)
         count = int(getattr(estimator, "n_features_in_", 0) or (len(names) if names is not None else 0))
         if not count:
-            raise InvalidInput("the estimator is not fitted, or does not say how many features it takes", received=estimator)
+            raise InvalidInput(
+                "the estimator is not fitted, or does not say how many features it takes", received=estimator
+            )
         self.names = None if names is None else [str(name) for name in names]
         inputs = feature_specs(self.names, count, sample)
         self.example = _example(inputs, sample)
@@ -40,7 +42,9 @@ class SklearnRuntime:
         classes = getattr(self.estimator, "classes_", None)
         if classes is not None:
             datatype = DATATYPE.get(str(np.asarray(classes).dtype), "BYTES")
-            scores = (TensorSpec("scores", "FP64", (-1, len(classes))),) if hasattr(self.estimator, "predict_proba") else ()
+            scores = (
+                (TensorSpec("scores", "FP64", (-1, len(classes))),) if hasattr(self.estimator, "predict_proba") else ()
+            )
             return (TensorSpec("label", datatype, (-1,)), *scores)
         width = np.asarray(getattr(self.estimator, "intercept_", 0.0)).size if hasattr(self.estimator, "predict") else 1
         return (TensorSpec("value", "FP64", (-1,) if width == 1 else (-1, width)),)
@@ -112,7 +116,9 @@ def load(path: Path, sample: Any = None) -> SklearnRuntime:
     except (Refused, Corrupt):
         raise
     except Exception as error:  # skops raises anything for a file that it did not write
-        raise Corrupt(f"{path.name} cannot be read as a skops file", received=f"{type(error).__name__}: {error}") from None
+        raise Corrupt(
+            f"{path.name} cannot be read as a skops file", received=f"{type(error).__name__}: {error}"
+        ) from None
     if not hasattr(estimator, "predict"):
         raise InvalidInput("this is no estimator that predicts", received=type(estimator).__name__)
     return SklearnRuntime(estimator, sample)
