@@ -89,7 +89,7 @@ struct Shape {
   float scale;
 };
 
-struct Part { int sequence, first, tokens, kv_head, begin, end, split, splits; };
+struct Part { int sequence, first, tokens, head, heads, begin, end, split, splits; };   // head, heads: query heads of one kv head
 
 // Attention as tasks: (sequence, few tokens, kv head), longest contexts as they come. One-token tiles are split along the
 // context while there are fewer tiles than two to a thread, so that one long sequence keeps all threads busy.
@@ -97,36 +97,40 @@ struct AttentionPlan {
   Part* parts;
   int count, split_rows;
 
-  static int tokens_of_tile(int group) {
-    const int tokens = kernels().attention_rows / group;
-    return tokens < 1 ? 1 : tokens;
+  static int heads_of_tile(const Shape& shape) {
+    const int group = shape.heads / shape.kv_heads;
+    return group < kernels().attention_rows ? group : kernels().attention_rows;
   }
-  static size_t most(const lep_batch& batch, const Shape& shape) {
-    size_t tiles = 0;
-    for (int s = 0; s < batch.sequences; ++s) tiles += size_t(ceil_div(batch.start[s + 1] - batch.start[s], tokens_of_tile(shape.heads / shape.kv_heads)));
-    return (tiles * size_t(shape.kv_heads) + 2) + size_t(8 * threads());
+  static int head_tiles(const Shape& shape) { return shape.kv_heads * ceil_div(shape.heads / shape.kv_heads, heads_of_tile(shape)); }
+  static size_t tiles(const lep_batch& batch, const Shape& shape) {
+    const int tokens = kernels().attention_rows / heads_of_tile(shape);
+    size_t count = 0;
+    for (int s = 0; s < batch.sequences; ++s) count += size_t(ceil_div(batch.start[s + 1] - batch.start[s], tokens));
+    return count * size_t(head_tiles(shape));
   }
+  static size_t most(const lep_batch& batch, const Shape& shape) { return tiles(batch, shape) + size_t(8 * threads()); }
+
   void make(const lep_batch& batch, const Shape& shape) {
-    const int tile = tokens_of_tile(shape.heads / shape.kv_heads);
-    size_t tiles = 0;
-    for (int s = 0; s < batch.sequences; ++s) tiles += size_t(ceil_div(batch.start[s + 1] - batch.start[s], tile)) * size_t(shape.kv_heads);
-    const int wanted = tiles ? ceil_div(4 * threads(), int(tiles)) : 1;
-    const bool may_split = int(tiles) < 2 * threads();
+    const int group = shape.heads / shape.kv_heads, heads = heads_of_tile(shape), tile = kernels().attention_rows / heads;
+    const size_t total = tiles(batch, shape);
+    const bool may_split = total && total < size_t(2 * threads());
+    const int wanted = may_split ? ceil_div(4 * threads(), int(total)) : 1;
     count = split_rows = 0;
     for (int s = 0; s < batch.sequences; ++s) {
       const int tokens = batch.start[s + 1] - batch.start[s];
       for (int first = 0; first < tokens; first += tile)
-        for (int head = 0; head < shape.kv_heads; ++head) {
-          const int n = tokens - first < tile ? tokens - first : tile;
+        for (int head = 0; head < shape.heads;) {
+          const int left = group - head % group, n = tokens - first < tile ? tokens - first : tile;
           const int position = batch.context[s] - tokens + first, end = position + n;
           const int begin = shape.window && position + 1 > shape.window ? position + 1 - shape.window : 0;
           const int possible = (end - begin) / (2 * kStrip);
           const int splits = may_split && n == 1 && possible > 1 ? (possible < wanted ? possible : wanted) : 1;
-          const int each = splits > 1 ? ceil_div(ceil_div(end - begin, splits), kStrip) * kStrip : 0;
+          const int each = ceil_div(ceil_div(end - begin, splits), kStrip) * kStrip;
           for (int i = 0; i < splits; ++i) {
-            const int from = begin + i * each, to = i + 1 == splits || from + each > end ? end : from + each;
-            parts[count++] = {s, first, n, head, from < end ? from : end, to, splits > 1 ? split_rows++ : -1, i == 0 ? splits : 0};
+            const int from = begin + i * each < end ? begin + i * each : end, to = from + each < end ? from + each : end;
+            parts[count++] = {s, first, n, head, left < heads ? left : heads, from, to, splits > 1 ? split_rows++ : -1, i == 0 ? splits : 0};
           }
+          head += left < heads ? left : heads;
         }
     }
   }
@@ -169,9 +173,9 @@ void attention(AttentionMemory& memory, const lep_kv& kv, int kv_kind, const lep
   parallel(plan.count, [&](int task, int thread) {
     const Part& part = plan.parts[task];
     const int token = batch.start[part.sequence] + part.first, tokens = batch.start[part.sequence + 1] - batch.start[part.sequence];
-    const int64_t column = int64_t(part.kv_head) * group * shape.dim;
+    const int64_t column = int64_t(part.head) * shape.dim;
     AttentionTile t{};
-    t.kv = &kv, t.kv_kind = kv_kind, t.kv_heads = shape.kv_heads, t.kv_head = part.kv_head, t.group = group, t.dim = shape.dim, t.tokens = part.tokens;
+    t.kv = &kv, t.kv_kind = kv_kind, t.kv_heads = shape.kv_heads, t.kv_head = part.head / group, t.group = part.heads, t.dim = shape.dim, t.tokens = part.tokens;
     t.table = batch.table + int64_t(part.sequence) * batch.table_width;
     t.query = query + token * query_stride + column, t.query_stride = query_stride;
     t.first_position = batch.context[part.sequence] - tokens + part.first;
@@ -187,8 +191,8 @@ void attention(AttentionMemory& memory, const lep_kv& kv, int kv_kind, const lep
   for (int i = 0; i < plan.count; ++i) {
     const Part& part = plan.parts[i];
     if (part.split < 0 || !part.splits) continue;
-    float* out = y + (batch.start[part.sequence] + part.first) * out_stride + int64_t(part.kv_head) * group * shape.dim;
-    for (int g = 0; g < group; ++g)
+    float* out = y + (batch.start[part.sequence] + part.first) * out_stride + int64_t(part.head) * shape.dim;
+    for (int g = 0; g < part.heads; ++g)
       kernels().combine(part.splits, shape.dim, memory.partial + (int64_t(part.split) * group + g) * shape.dim, int64_t(group) * shape.dim,
                         memory.maximum + part.split * group + g, memory.total + part.split * group + g, group, out + int64_t(g) * shape.dim);
   }
