@@ -43,11 +43,23 @@ def folder(home: Home) -> Path:
 
 @contextmanager
 def only_one(home: Home, role: str) -> Iterator[None]:
-    """Hold the lock of this home's plane or gateway. Raises Conflict if another process has it."""
+    """Hold the lock of this home's plane or gateway; the file says whose it is. Raises Conflict if another process has it."""
     with open(_lock_path(home, role), "a") as file:
         if not _try_lock(file):
             raise Conflict(f"the {role} of this home runs already", fix="See `lep status`, or stop it with `lep down`.")
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
         yield
+
+
+def holder(home: Home, role: str) -> int | None:
+    """The process that holds the lock, also while it is still starting; None if there is none."""
+    if not is_running(home, role):
+        return None
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        return int((folder(home) / f"{role}.lock").read_text())
+    return None
 
 
 def _lock_path(home: Home, role: str) -> Path:
@@ -124,10 +136,13 @@ def worker_lives(home: Home, name: str) -> bool:
 def stop(home: Home, timeout_s: float = 60.0) -> None:
     """Stop plane and gateway; what is open is finished first. Workloads run on."""
     deadline = time.monotonic() + timeout_s
-    state = read_state(home)
-    if state and is_running(home):
-        os.kill(state.pid, signal.SIGTERM)
-    _wait(lambda: not is_running(home), deadline, "plane")
+    roles = ("plane", "gateway")
+    for role in roles:
+        if pid := holder(home, role):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+    for role in roles:
+        _wait(lambda role=role: not is_running(home, role), deadline, role)
     _stop_workers(home, deadline)
     with contextlib.suppress(FileNotFoundError):
         (folder(home) / "server.json").unlink()

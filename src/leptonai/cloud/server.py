@@ -11,13 +11,12 @@ import contextlib
 import ipaddress
 import logging
 import os
-import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,6 +27,7 @@ from ..base.home import Home
 from .accounts.access import Access
 from .accounts.vault import Vault
 from .accounts.workspaces import count_workspaces, create_workspace
+from .ending import Ending, run_until_asked
 from .instance import State, folder, only_one, write_state
 from .plane import Plane
 from .store import Store
@@ -36,6 +36,8 @@ from .workers import Workers
 log = logging.getLogger("lepton.server")
 MAX_SOCKET_PATH = 100
 """Linux takes 107 bytes for the path of a unix socket."""
+GRACE_S = 3
+"""For calls of the API that are open at the end; followers of logs begin again where they were."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -109,19 +111,17 @@ def run(settings: Settings, say: Callable[[str], None], *, hide_key: bool = Fals
     """Run until SIGTERM or SIGINT. `say` gets the sentences for the person who started it; with `hide_key` no key is in them."""
     settings.check()
     with only_one(settings.home, "gateway" if settings.role == "gateway" else "plane"):
-        if settings.role == "gateway":
-            _run_gateway(settings, say)
-        else:
-            _run_plane(settings, say, hide_key)
+        workers = _workers(settings) if settings.role != "plane" else None
+        work = partial(_run_gateway, settings, say, workers)
+        if settings.role != "gateway":
+            work = partial(_run_plane, settings, say, hide_key, workers)
+        run_until_asked(work, force=workers.kill if workers else lambda: None)
 
 
-def _run_gateway(settings: Settings, say: Callable[[str], None]) -> None:
-    workers = _workers(settings)
+def _run_gateway(settings: Settings, say: Callable[[str], None], workers: Workers, ending: Ending) -> None:
     workers.start()
     say(f"Gateway: {settings.url}")
-    with _signals() as stopped:
-        while not stopped:
-            signal.pause()
+    ending.asked.wait()
     workers.stop()
 
 
@@ -130,16 +130,9 @@ def _workers(settings: Settings) -> Workers:
     return Workers(settings.home, settings.workers, settings.host, settings.port, settings.certificate, settings.key)
 
 
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """The list fills with the signal that asks to end."""
-    received: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: received.append(number))
-    yield received
-
-
-def _run_plane(settings: Settings, say: Callable[[str], None], hide_key: bool) -> None:
+def _run_plane(
+    settings: Settings, say: Callable[[str], None], hide_key: bool, workers: Workers | None, ending: Ending
+) -> None:
     import uvicorn
 
     from .api.app import Api
@@ -162,31 +155,29 @@ def _run_plane(settings: Settings, say: Callable[[str], None], hide_key: bool) -
     publish_address(home, address)
     config = uvicorn.Config(
         Api(plane), ws="none", lifespan="off", log_level="warning", access_log=False, server_header=False,
-        proxy_headers=False, timeout_keep_alive=75, timeout_graceful_shutdown=10,
+        proxy_headers=False, timeout_keep_alive=75, timeout_graceful_shutdown=GRACE_S,
     )  # fmt: skip
     server = uvicorn.Server(config)
-    workers = _workers(settings) if settings.role == "all" else None
+    ending.when_asked(lambda: setattr(server, "should_exit", True))
     context = Context(store, driver, home, vault)
     loop, upkeep = Loop(context), Upkeep(store, folder(home))
     routes = Routes(store, folder(home) / "routes.json")
     state = State(os.getpid(), settings.role, settings.url, address, store.dialect, time.time(), __version__)
-    with _signals():
+    try:
         routes.start()
         loop.start()
         upkeep.start()
         if workers:
             workers.start()
         write_state(home, state)
-        _greet(settings, None if hide_key else key, say)
-        try:
-            _runner()(server.serve([listener]))
-        finally:
-            if workers:
-                workers.stop()
-            upkeep.stop()
-            loop.stop()
-            routes.stop()
-            store.close()
+        if not ending.asked.is_set():
+            _greet(settings, None if hide_key else key, say)
+        _runner()(server.serve([listener]))
+    finally:
+        for part in (workers, upkeep, loop, routes):
+            if part:
+                part.stop()
+        store.close()
 
 
 def _listen(home: Home) -> tuple[socket.socket, str]:

@@ -17,6 +17,7 @@ from .instance import folder, gateway_workers, worker_lives
 
 CHECK_S = 0.2
 MAX_WAIT_S = 10.0
+WAIT_S = 4.0
 
 
 class Workers:
@@ -75,12 +76,24 @@ class Workers:
                     self._failures.pop(name)  # it has lived long enough to begin anew
 
     def stop(self) -> None:
-        """Begin no more; those that run finish what is open and end."""
+        """Begin no more; those that run finish what is open and end. Waits a little: a long stream may outlive this process."""
         self._stopping.set()
-        self._thread.join()
-        for worker in gateway_workers(self.home):
-            if worker["worker"] in self.names:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(worker["pid"], signal.SIGTERM)
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._signal(signal.SIGTERM)
+        deadline = time.monotonic() + WAIT_S
         for child in self._children.values():
-            child.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(max(0.0, deadline - time.monotonic()))
+
+    def kill(self) -> None:
+        """End them at once: what they have open is cut. Their usage facts are in files already."""
+        self._stopping.set()
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        """Also to one that has begun and does not yet say so in its file."""
+        pids = {worker["pid"] for worker in gateway_workers(self.home) if worker["worker"] in self.names}
+        for pid in pids | {child.pid for child in self._children.values() if child.poll() is None}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
