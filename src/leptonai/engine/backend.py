@@ -46,7 +46,7 @@ class TokenLogprobs(msgspec.Struct, frozen=True):
 
     token_id: int
     logprob: float
-    top: list[tuple[int, float]] = []  # noqa: RUF012
+    top: list[tuple[int, float]] = []
 
 
 class Delta(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -57,7 +57,7 @@ class Delta(msgspec.Struct, kw_only=True, omit_defaults=True):
     cached_tokens: prompt tokens that came from the prefix cache (with the first delta).
     """
 
-    token_ids: list[int] = []  # noqa: RUF012
+    token_ids: list[int] = []
     logprobs: list[TokenLogprobs] | None = None
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     finish_reason: FinishReason | None = None
@@ -83,7 +83,7 @@ class Stats(msgspec.Struct, kw_only=True, omit_defaults=True):
     drafted: int = 0
     accepted: int = 0
     steps: int = 0
-    adapters: list[str] = []  # noqa: RUF012
+    adapters: list[str] = []
 
 
 class LLMBackend(Protocol):

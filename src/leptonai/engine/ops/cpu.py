@@ -48,7 +48,9 @@ def aligned_bytes(count: int) -> torch.Tensor:
 
 def checked(status: int) -> None:
     if status:
-        raise LeptonError("there is no memory for this step", fix="Lower max_num_batched_tokens, or the size of the KV cache")
+        raise LeptonError(
+            "there is no memory for this step", fix="Lower max_num_batched_tokens, or the size of the KV cache"
+        )
 
 
 class PackedLinear:
@@ -56,7 +58,9 @@ class PackedLinear:
 
     def __init__(self, kind: Kind, n: int, k: int, *, group: int = 0, asymmetric: bool = False, gated: bool = False):
         self.kind, self.n, self.k, self.group = kind, n, k, group
-        self.struct = native.Linear(kind=native.KINDS[kind], n=n, k=k, group=group, asymmetric=asymmetric, interleaved=gated)
+        self.struct = native.Linear(
+            kind=native.KINDS[kind], n=n, k=k, group=group, asymmetric=asymmetric, interleaved=gated
+        )
         self.data = aligned_bytes(library().lep_packed_bytes(byref(self.struct)))
         self.struct.data = self.data.data_ptr()
         self.scale = self.bias = None
@@ -116,7 +120,9 @@ def pack_linear(
     return packed
 
 
-def pack_int8(q: torch.Tensor, scale: torch.Tensor, *, bias: torch.Tensor | None = None, gated: bool = False) -> PackedLinear:
+def pack_int8(
+    q: torch.Tensor, scale: torch.Tensor, *, bias: torch.Tensor | None = None, gated: bool = False
+) -> PackedLinear:
     """q (n, k) int8 with scale (n,): weight = q * scale."""
     packed = PackedLinear("int8", *q.shape, gated=gated)
     source = q.contiguous()
@@ -139,7 +145,9 @@ def pack_int4(
     check_group(group)
     packed = PackedLinear("int4", *q.shape, group=group, asymmetric=zero is not None, gated=gated)
     source, scales, zeros = q.contiguous(), floats(scale), None if zero is None else floats(zero)
-    library().lep_pack_int4(byref(packed.struct), source.data_ptr(), scales.data_ptr(), address(zeros), packed.data.data_ptr())
+    library().lep_pack_int4(
+        byref(packed.struct), source.data_ptr(), scales.data_ptr(), address(zeros), packed.data.data_ptr()
+    )
     packed.set_bias(bias)
     return packed
 
@@ -161,11 +169,15 @@ class KVCache:
         self.keys, self.values = (torch.zeros(*shape, padded, dtype=self.DTYPES[kind]) for _ in range(2))
         self.key_scales, self.value_scales = (torch.zeros(shape) if kind == "int8" else None for _ in range(2))
         parts = (self.keys, self.values, self.key_scales, self.value_scales)
-        self.structs = [native.KV(*(address(part if part is None else part[layer]) for part in parts)) for layer in range(layers)]
+        self.structs = [
+            native.KV(*(address(part if part is None else part[layer]) for part in parts)) for layer in range(layers)
+        ]
 
     @property
     def nbytes(self) -> int:
-        return sum(part.nbytes for part in (self.keys, self.values, self.key_scales, self.value_scales) if part is not None)
+        return sum(
+            part.nbytes for part in (self.keys, self.values, self.key_scales, self.value_scales) if part is not None
+        )
 
     @staticmethod
     def bytes_per_block(layers: int, kv_heads: int, dim: int, kind: KVKind = "bf16") -> int:
@@ -200,7 +212,9 @@ def store_kv(kv: KVCache, layer: int, keys: torch.Tensor, values: torch.Tensor, 
     library().lep_store_kv(byref(kv.structs[layer]), native.KINDS[kv.kind], *arguments)
 
 
-def attention(query: torch.Tensor, kv: KVCache, layer: int, batch: Batch, scale: float, window: int = 0) -> torch.Tensor:
+def attention(
+    query: torch.Tensor, kv: KVCache, layer: int, batch: Batch, scale: float, window: int = 0
+) -> torch.Tensor:
     """query (tokens, heads, dim) against the cached keys and values of its own sequence, causal -> (tokens, heads, dim)."""
     query = floats(query)
     y = torch.empty_like(query)
@@ -214,7 +228,9 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.
     """RMS norm of x (…, n), or of residual + x, which is then left in `residual` (fp32, contiguous)."""
     x, weight = floats(x), floats(weight)
     y = torch.empty_like(x)
-    library().lep_rms_norm(address(residual), x.data_ptr(), weight.data_ptr(), x.numel() // x.shape[-1], x.shape[-1], eps, y.data_ptr())
+    library().lep_rms_norm(
+        address(residual), x.data_ptr(), weight.data_ptr(), x.numel() // x.shape[-1], x.shape[-1], eps, y.data_ptr()
+    )
     return y
 
 
@@ -275,7 +291,9 @@ class Decoder:
         self.kept: list[torch.Tensor] = []
         self.embedding = weights.embedding.contiguous()
         if self.embedding.dtype not in (torch.float32, torch.bfloat16):
-            raise InvalidInput("the embedding has another type", received=self.embedding.dtype, expected="float32 or bfloat16")
+            raise InvalidInput(
+                "the embedding has another type", received=self.embedding.dtype, expected="float32 or bfloat16"
+            )
         self.hidden, first = self.embedding.shape[1], weights.layers[0]
         self.layers = (native.Layer * len(weights.layers))(*(self.layer_struct(i) for i in range(len(weights.layers))))
         self.struct = native.Model(
@@ -307,9 +325,13 @@ class Decoder:
             linear = getattr(layer, name)
             if (linear.n, linear.k) != shape or (name == "gate_up") != bool(linear.struct.interleaved):
                 expected = f"{shape}{', packed with gated=True' if name == 'gate_up' else ''}"
-                raise InvalidInput(f"{name} of layer {index} has another shape", received=(linear.n, linear.k), expected=expected)
+                raise InvalidInput(
+                    f"{name} of layer {index} has another shape", received=(linear.n, linear.k), expected=expected
+                )
         norms = [self.keep(getattr(layer, name)) for name in ("attention_norm", "mlp_norm", "query_norm", "key_norm")]
-        return native.Layer(*norms, *(getattr(layer, name).struct for name in LINEARS), self.kv.structs[index], layer.window)
+        return native.Layer(
+            *norms, *(getattr(layer, name).struct for name in LINEARS), self.kv.structs[index], layer.window
+        )
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Run a step: keys and values of its tokens go into the cache; hidden states (tokens, hidden) fp32 come back, final norm included."""
@@ -330,10 +352,16 @@ class Decoder:
                     modules += [lora_struct(module) for module in layer.get(name, ())]
                     first.append(len(modules))
             # The adapter itself is kept, so that its id is not given to another.
-            self.lora_cache[id(adapter)] = (adapter, (native.Lora * max(len(modules), 1))(*modules), torch.tensor(first, dtype=torch.int32))
+            self.lora_cache[id(adapter)] = (
+                adapter,
+                (native.Lora * max(len(modules), 1))(*modules),
+                torch.tensor(first, dtype=torch.int32),
+            )
         _, modules, first = self.lora_cache[id(adapter)]
         rows = rows.to(torch.int32).contiguous()
-        made = native.Adapter(len(rows), rows.data_ptr(), first.data_ptr(), ctypes.cast(modules, ctypes.POINTER(native.Lora)))
+        made = native.Adapter(
+            len(rows), rows.data_ptr(), first.data_ptr(), ctypes.cast(modules, ctypes.POINTER(native.Lora))
+        )
         return made, rows
 
     def forget(self, adapter: Adapter) -> None:

@@ -28,9 +28,18 @@ class LoraModule:
     column: int = 0
 
     def __post_init__(self) -> None:
-        if self.a.ndim != 2 or self.b.ndim != 2 or self.a.shape[0] != self.b.shape[1] or not 1 <= self.a.shape[0] <= 512:
+        if (
+            self.a.ndim != 2
+            or self.b.ndim != 2
+            or self.a.shape[0] != self.b.shape[1]
+            or not 1 <= self.a.shape[0] <= 512
+        ):
             shapes = f"a {tuple(self.a.shape)}, b {tuple(self.b.shape)}"
-            raise InvalidInput("a LoRA module does not fit together", received=shapes, expected="a (rank, k), b (n, rank), rank up to 512")
+            raise InvalidInput(
+                "a LoRA module does not fit together",
+                received=shapes,
+                expected="a (rank, k), b (n, rank), rank up to 512",
+            )
         for name in ("a", "b"):
             object.__setattr__(self, name, getattr(self, name).float().contiguous())
 
@@ -63,7 +72,13 @@ class Batch:
         object.__setattr__(self, "slots", self.slots.to(torch.int64).contiguous())
 
     @classmethod
-    def of(cls, tokens: Sequence[Sequence[int]], contexts: Sequence[int], tables: Sequence[Sequence[int]], adapters: Any = ()) -> Batch:
+    def of(
+        cls,
+        tokens: Sequence[Sequence[int]],
+        contexts: Sequence[int],
+        tables: Sequence[Sequence[int]],
+        adapters: Any = (),
+    ) -> Batch:
         """From lists: new tokens of each sequence, tokens in its cache after this step, its block numbers."""
         starts, positions, slots = [0], [], []
         for new, context, table in zip(tokens, contexts, tables, strict=True):
