@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 _NAMES = {
     # name: module that defines it
     "Client": "client.client",
+    "Photon": "photon.framework.photon",
     "Dataset": "data.dataset",
     "import_data": "data.importing",
     "open_dataset": "data.dataset",

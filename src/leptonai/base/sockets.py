@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 
 from .errors import Conflict, InvalidInput
@@ -32,3 +33,10 @@ def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
             f"cannot listen on {host}:{port} ({error.strerror})", fix="Choose another --port; 0 takes a free one."
         ) from error
     return listener
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

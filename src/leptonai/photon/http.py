@@ -95,14 +95,14 @@ class Request:
 class Bodies:
     """Reads bodies. Owns the count of bytes held by requests that are not answered yet."""
 
-    def __init__(self, limit_bytes: int = HELD_BYTES):
-        self.limit_bytes, self.held_bytes = limit_bytes, 0
+    def __init__(self, limit_bytes: int = HELD_BYTES, max_body_bytes: int = MAX_BODY_BYTES):
+        self.limit_bytes, self.max_body_bytes, self.held_bytes = limit_bytes, max_body_bytes, 0
 
     async def read(self, request: Request) -> bytes:
-        """The whole body, at most MAX_BODY_BYTES in at most BODY_TIMEOUT_S; the caller gives its length to `release`."""
+        """The whole body, at most `max_body_bytes` in at most BODY_TIMEOUT_S; the caller gives its length to `release`."""
         length = request.header(b"content-length")
-        if length and (not length.isascii() or not length.isdigit() or int(length) > MAX_BODY_BYTES):
-            raise _too_large(length)
+        if length and (not length.isascii() or not length.isdigit() or int(length) > self.max_body_bytes):
+            raise _too_large(length, self.max_body_bytes)
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
                 return await self._read(request)
@@ -128,8 +128,8 @@ class Bodies:
                 chunks.append(chunk)
                 size += len(chunk)
                 self.held_bytes += len(chunk)
-                if size > MAX_BODY_BYTES:
-                    raise _too_large(size)
+                if size > self.max_body_bytes:
+                    raise _too_large(size, self.max_body_bytes)
         except BaseException:
             self.release(size)
             raise
@@ -139,13 +139,13 @@ class Bodies:
         self.held_bytes -= size
 
 
-def _too_large(size: Any) -> HTTPError:
+def _too_large(size: Any, limit: int) -> HTTPError:
     return HTTPError(
         413,
         "BodyTooLarge",
         "the body is too large",
         received=f"{size} bytes",
-        expected=f"at most {MAX_BODY_BYTES} bytes ({MAX_BODY_BYTES >> 20} MiB)",
+        expected=f"at most {limit} bytes ({limit >> 20} MiB)",
         fix="Send the rows in several requests.",
         headers={"connection": "close"},
     )

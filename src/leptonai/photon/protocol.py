@@ -7,10 +7,12 @@ without a task, without their body being kept, so that turning clients away does
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 from collections.abc import Callable
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+MAX_CONNECTIONS = 2048
 HEADERS_TIMEOUT_S = 5.0
 MAX_HEADERS_BYTES = 64 * 1024
 
@@ -80,3 +82,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def websockets_kind() -> str:
+    """Which implementation uvicorn has for WebSockets; "none" where the package is not installed."""
+    return "websockets-sansio" if importlib.util.find_spec("websockets") else "none"

@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import importlib.util
-import ipaddress
 import os
 import signal
 import socket
@@ -28,16 +26,15 @@ from ..base.errors import Conflict, DiskFull, InvalidInput, Refused
 from ..base.files import write_atomic
 from ..base.home import Home
 from ..base.paths import check_name
-from ..base.sockets import listen
+from ..base.sockets import is_loopback, listen
 from .app import LOOPBACK, App
 from .http import MAX_BODY_BYTES
-from .protocol import guarded
+from .protocol import MAX_CONNECTIONS, guarded, websockets_kind
 from .recording import Recording
 from .served import Placement, Served
 from .service import Batching, Service
 
 DRAIN_S = 30
-MAX_CONNECTIONS = 2048
 
 
 @dataclass(frozen=True)
@@ -128,7 +125,7 @@ async def _serve(
     config = uvicorn.Config(
         App(service, token=token, hosts=hosts),
         http=guarded(service.refusal),
-        ws=_websockets(),
+        ws=websockets_kind(),
         ws_max_size=MAX_BODY_BYTES,
         lifespan="off",
         log_level="error",
@@ -170,11 +167,6 @@ async def _start_grpc(service: Service, token: str | None, address: tuple[str, i
     return calls, replace(state, grpc=f"{_in_url(_shown(address[0]))}:{port}")
 
 
-def _websockets() -> str:
-    """Which implementation uvicorn has for WebSockets; "none" where the package is not installed."""
-    return "websockets-sansio" if importlib.util.find_spec("websockets") else "none"
-
-
 def _runner() -> Callable:
     if sys.platform == "win32":
         return asyncio.run
@@ -203,13 +195,6 @@ def try_lock(file: IO) -> bool:
         return True
     except BlockingIOError:
         return False
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def _hosts(host: str) -> tuple[str, ...]:

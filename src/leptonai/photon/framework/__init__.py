@@ -1,0 +1,1 @@
+"""The Photon framework: a Python class whose handlers become an HTTP service."""
