@@ -30,6 +30,7 @@ from ...base.structs import prepare
 log = logging.getLogger("lepton.gateway")
 
 SEGMENT_BYTES = 2 << 20
+_ZEROS = memoryview(bytes(64 << 10))
 LOW_BYTES = 64 << 10
 """Room that is kept for the facts of requests which are open already, when there can be no next segment."""
 TRY_S = 0.5
@@ -69,10 +70,9 @@ class Segment:
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 # Written, not only allocated: a hole could meet a full disk later, and then a store into memory would be a SIGBUS.
-                zeros = bytes(SEGMENT_BYTES)
-                written = 0
-                while written < SEGMENT_BYTES:
-                    written += os.write(file, zeros[written:])
+                left = SEGMENT_BYTES
+                while left:
+                    left -= os.write(file, _ZEROS[:left])
                 self.memory = mmap.mmap(file, SEGMENT_BYTES)
             except BaseException:
                 self.path.unlink(missing_ok=True)
