@@ -12,7 +12,7 @@ import sys
 from .common import ROOT
 
 ALL = (
-    "startup", "size", "csv_import", "shuffled_reads", "trainer_overhead", "kill_resume", "mnist", "text", "serve", "demo",
+    "startup", "size", "csv_import", "shuffled_reads", "trainer_overhead", "kill_resume", "mnist", "text", "serve", "gateway", "demo",
 )  # fmt: skip
 HEAD = """# Measured
 
