@@ -206,11 +206,11 @@ def two_workers_have_one_limit(cloud):
     assert 20 <= found[200] <= most, f"{found}, of which at most {most:.0f} are 200"
 
 
-def nothing_is_left_behind(cloud, requests: int = 5_000) -> dict[str, float]:
+def nothing_is_left_behind(cloud, requests: int = 2_500) -> dict[str, float]:
     """Memory and files after many requests, as before them; returns what grew."""
     cloud.serve(cloud.replica("a"), limits=Limits(requests_per_minute=10**8))
     pid = cloud.worker.pid
-    burst(cloud, 1000)
+    burst(cloud, 500)
     for _ in range(50):
         cloud.call()
     memory, files = rss_bytes(pid), files_of(pid)
