@@ -21,6 +21,8 @@ class Load:
         self.statuses: Counter[int] = Counter()
         self.bodies: Counter[bytes] = Counter()
         self.errors: list[str] = []
+        self.failures: list[tuple[bytes, int]] = []
+        """Body and status of every answer that is not below 500."""
         self.latencies_s: list[tuple[float, float]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
@@ -63,6 +65,8 @@ class Load:
                 body = await reader.readexactly(length)
                 self.statuses[int(head[9:12])] += 1
                 self.bodies[body] += 1
+                if int(head[9:12]) >= 500:
+                    self.failures.append((body, int(head[9:12])))
                 self.latencies_s.append((due, time.monotonic() - due))
                 if b"connection: close" in head.lower():
                     writer.close()

@@ -10,113 +10,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.cloud.gateway.conftest import TOKEN, Cloud
+from tests.cloud.gateway.conftest import TOKEN
 
 from leptonai.cloud.control.loop import Loop, make_controllers
-from leptonai.cloud.control.routes import Routes
-from leptonai.cloud.gateway.table import hash_token
 
-from .conftest import make_context, wait_until
-from .load import Load
-
-SERVICE = Path(__file__).with_name("service.py")
-
-
-class Endpoints:
-    """What a test does with endpoints, as the API would; `gateway` is a real worker."""
-
-    def __init__(self, home):
-        self.home = home
-        self.context = make_context(home)
-        self.gateway = Cloud(home.root / "cloud")
-        self.routes = Routes(self.context.store, home.root / "cloud" / "routes.json")
-        self.routes.start()
-
-    def spec(self, replicas=(1, 1), env=None, **fields) -> dict:
-        least, most = replicas
-        return {
-            "container": {"image": "host", "command": [sys.executable, str(SERVICE)]},
-            "resource_requirement": {"resource_shape": "cpu.small", "min_replicas": least, "max_replicas": most},
-            "api_tokens": [{"sealed": "x", "sha256": hash_token(TOKEN)}],
-            "envs": [{"name": key, "value": value} for key, value in (env or {}).items()],
-            "auto_scaler": {"scale_down": {"not_ready_timeout": 5}},
-            **fields,
-        }
-
-    def create(self, name: str, **options):
-        with self.context.store.transaction() as tx:
-            return tx.create("endpoint", "ws", name, self.spec(**options))
-
-    def update(self, name: str, **options):
-        with self.context.store.transaction() as tx:
-            found = tx.get("endpoint", "ws", name, lock=True)
-            tx.set_spec(found, self.spec(**options))
-
-    def get(self, name: str):
-        with self.context.store.reading() as tx:
-            return tx.get("endpoint", "ws", name)
-
-    def delete(self, name: str):
-        with self.context.store.transaction() as tx:
-            tx.mark_deleted(tx.get("endpoint", "ws", name, lock=True))
-
-    def events(self, name: str) -> list:
-        with self.context.store.reading() as tx:
-            return [(one.reason, one.message) for one in tx.events(tx.get("endpoint", "ws", name))]
-
-    def happens(self, name: str, reason: str, timeout_s=30.0):
-        try:
-            wait_until(lambda: any(one == reason for one, _ in self.events(name)), timeout_s)
-        except AssertionError:
-            traffic = self.gateway.traffic().endpoint(f"ws/{name}")
-            raise AssertionError(f"{self.get(name).status} {self.events(name)} {traffic}") from None
-
-    def ready(self, name: str, replicas: int, timeout_s=30.0):
-        def look():
-            found = self.get(name)
-            return found.state == "Ready" and found.status["ready_replicas"] == replicas and found
-
-        try:
-            return wait_until(look, timeout_s)
-        except AssertionError:
-            raise AssertionError(f"{self.get(name).status} {self.events(name)}") from None
-
-    def complete(self, name: str, text: str, timeout_s=60.0):
-        """Wait until the revision whose TEXT is that serves all requests, and nothing else is left."""
-
-        def look():
-            status = self.get(name).status
-            notes = status["details"]
-            target = next(one for one in notes["revisions"] if one["number"] == notes["target"])
-            replicas = status.get("replicas", [])
-            return (
-                notes.get("complete_since")
-                and {"name": "TEXT", "value": text} in target["template"]["envs"]
-                and all(one["revision"] == target["number"] for one in replicas)
-            )
-
-        try:
-            wait_until(look, timeout_s)
-        except AssertionError:
-            raise AssertionError(f"{self.get(name).status} {self.events(name)}") from None
-
-    def call(self, name: str, path="/", **options) -> httpx.Response:
-        return self.gateway.call(path, endpoint=name, **options)
-
-    def load(self, name: str, rate: float, **options) -> Load:
-        return Load(self.gateway.port, f"/ws/{name}/", TOKEN, rate, **options)
-
-    def pids(self, name: str) -> dict[str, int]:
-        seen = self.context.driver.observe()
-        return {one["id"]: seen[one["workload"]].pid for one in self.get(name).status["replicas"] if one.get("ready")}
-
-    def close(self):
-        self.routes.stop()
-        for id in self.context.driver.observe():
-            self.context.driver.stop(id, 0)
-        wait_until(lambda: all(seen.ended for seen in self.context.driver.observe().values()))
-        self.context.store.close()
-        self.gateway.close()
+from .conftest import wait_until
+from .endpoints import Endpoints
 
 
 @pytest.fixture
@@ -154,7 +53,7 @@ def _purged(cloud, uid) -> bool:
         return tx.by_uid(uid) is None
 
 
-@pytest.mark.slow  # on a machine that stands still for seconds, the verdict may call a good revision slow
+@pytest.mark.slow  # bench/rollout.py has the same with `lep up`; its small form is in test_updates.py
 def test_rolling_updates_under_load_fail_no_request(cloud):
     cloud.create("echo", replicas=(3, 3), env={"TEXT": "v0"})
     cloud.ready("echo", 3)
@@ -179,10 +78,15 @@ BAD = {
     "errors": {"MODE": "errors"},
     "slow": {"MODE": "slow"},
     "silent": {"MODE": "silent"},
+    "out of memory": {"MODE": "memory"},
 }
 
 
-@pytest.mark.parametrize("kind", BAD)
+SLOW = ("hang", "wrong port", "silent")
+"""Ten seconds are what a replica has to answer in (test_rollout.py has the rule); no connection is silent for long sooner."""
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] if kind in SLOW else []) for kind in BAD])
 def test_a_bad_revision_returns_by_itself(cloud, kind):
     good = {"DELAY_S": "0.03"}
     cloud.create("echo", replicas=(3, 3), env=good)
@@ -201,6 +105,12 @@ def test_a_bad_revision_returns_by_itself(cloud, kind):
     print(f"{kind}: returned after {took_s:.1f} s; {load.answered} answered, {failed}, {len(load.errors)} cut")
     stable = sum(count for body, count in load.bodies.items() if b'"revision": "1"' in body)
     assert stable > 0.5 * load.answered
+    assert took_s <= 30
+    assert load.answered >= 0.8 * 60 * load.seconds, "a run with less than 80 % of its load says nothing"
+    assert all(b'"revision": "1"' not in body for body, status in load.failures), "the stable revision saw an error"
+    if kind == "out of memory":
+        terminations = cloud.get("echo").status["terminations"]
+        assert any(one["reason"] == "OutOfMemory" for one in terminations), terminations
     if kind in ("crash", "hang", "wrong port", "slow"):
         assert not failed and not load.errors
     assert cloud.get("echo").state == "Ready" and "taken back" in cloud.get("echo").status["message"]
@@ -222,6 +132,55 @@ def test_a_killed_replica_is_replaced_and_only_its_open_requests_fail(cloud):
     print(f"back after {back_s:.2f} s, {failed} of {load.answered} failed")
     assert back_s < 5 and not load.errors
     assert set(load.statuses) <= {200, 502} and failed <= 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_open_streams_of_a_replica_that_is_ended_by_somebody(cloud, number):
+    """SIGTERM: each stream ends whole, as the replica finishes it. SIGKILL: those that had begun are cut, and no other request
+    fails. The replica is back within five seconds."""
+    cloud.create("echo", replicas=(2, 2))
+    cloud.ready("echo", 2)
+    found: list[bytes | None] = []
+
+    def read():
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        try:
+            with httpx.stream("GET", f"{cloud.gateway.url}/ws/echo/stream?n=20", headers=headers, timeout=20) as answer:
+                found.append(answer.read())
+        except httpx.HTTPError:
+            found.append(None)
+
+    threads = [threading.Thread(target=read) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: sum(cloud.gateway.traffic().endpoint("ws/echo").replicas.values()) == 20)
+    victim, pid = next(iter(cloud.pids("echo").items()))
+    with cloud.load("echo", 40, method="GET") as load:
+        os.kill(pid, number)
+        began = time.monotonic()
+        wait_until(lambda: victim not in cloud.pids("echo") and len(cloud.pids("echo")) == 2)
+        back_s = time.monotonic() - began
+        for thread in threads:
+            thread.join(30)
+    whole = sum(one == b"part\n" * 20 for one in found)
+    print(
+        f"{number.name}: {whole} of 20 streams whole, {found.count(None)} cut, {load.statuses}, back after {back_s:.1f} s"
+    )
+    assert set(load.statuses) == {200} and not load.errors, "GET is sent again: nothing of these may fail"
+    if number == signal.SIGTERM:
+        assert whole == 20 and back_s < 5 + 2.5, "it ends when its streams do, two seconds later"
+    else:
+        assert whole == found.count(None) == 10 and back_s < 5
+
+
+@pytest.mark.slow  # twenty seconds of silence are what it takes
+def test_a_replica_that_stops_answering_is_replaced(cloud):
+    cloud.create("echo", replicas=(2, 2))
+    cloud.ready("echo", 2)
+    victim, pid = next(iter(cloud.pids("echo").items()))
+    os.kill(pid, signal.SIGSTOP)
+    cloud.happens("echo", "ReplicaUnhealthy", 40)
+    wait_until(lambda: victim not in cloud.pids("echo") and len(cloud.pids("echo")) == 2)
 
 
 def test_streams_are_drained_when_a_replica_goes(cloud):

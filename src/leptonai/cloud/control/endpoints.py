@@ -15,8 +15,9 @@ from ..resources.fields import QueueConfig, ReplicaStatus, Termination
 from ..store import Resource
 from ..store.transaction import now_ms
 from .context import UID, Context
+from .notes import Facts, Notes, Plan, ReplicaNote, is_rejected, is_rolling, replica_name, revision, workload_id
 from .probes import Probes
-from .rollout import Facts, Notes, Plan, ReplicaNote, is_rejected, is_rolling, plan, replica_name, revision, workload_id
+from .rollout import plan
 
 GRACE_S, REJECTED_GRACE_S = 30.0, 2.0
 KEPT_LOGS = 10
@@ -42,7 +43,7 @@ class EndpointController:
         todo = plan(spec, resource.spec, notes, resource.uid, self._facts(resource, notes, workloads))
         resource = self._write(resource, spec, todo, workloads)
         for one in todo.stop:
-            grace_s = REJECTED_GRACE_S if is_rejected(todo.notes, one) else GRACE_S
+            grace_s = REJECTED_GRACE_S if one.dead or is_rejected(todo.notes, one) else GRACE_S
             self.context.driver.stop(workload_id(resource.uid, one.serial), grace_s)
         self._launch(resource, spec, todo, workloads)
         self._forget(resource, todo.notes, workloads)
@@ -56,17 +57,22 @@ class EndpointController:
 
     def _facts(self, resource: Resource, notes: Notes, workloads: dict[str, Observation]) -> Facts:
         traffic, key = self.traffic(), f"{resource.workspace}/{resource.name}"
-        probes = {}
+        probes, silent_s = {}, {}
         for one in notes.replicas:
             seen = workloads.get(id := workload_id(resource.uid, one.serial))
-            if one.phase == "starting" and seen is not None and seen.state == "running" and seen.ports:
+            if seen is None or seen.state != "running" or not seen.ports:
+                continue
+            if one.phase == "starting":
                 probes[one.serial] = self.probes.answers(id, seen.ports[0])
+            elif one.phase == "ready" and not resource.spec.get("is_pod"):
+                silent_s[one.serial] = self.probes.silent_s(id, seen.ports[0])
         return Facts(
             now=now_ms(),
             version=resource.version,
             author=resource.modified_by,
             workloads=workloads,
             probes=probes,
+            silent_s=silent_s,
             traffic=traffic.endpoint(key),
             drained=lambda serial, version: traffic.drained(key, replica_name(resource.name, serial), version),
         )

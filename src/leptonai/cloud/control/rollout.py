@@ -9,24 +9,38 @@ Notes are written before an act, and ids of workloads follow from them, so whoev
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
-from ...base.structs import prepare
-from ..compute.driver import Observation
-from ..gateway.traffic import EndpointTraffic, RevisionTraffic
+from ..gateway.traffic import RevisionTraffic
 from ..resources.endpoint import EndpointSpec
 from . import scaling, verdict
+from .notes import (
+    Facts,
+    Notes,
+    Plan,
+    ReplicaNote,
+    RevisionNote,
+    digest_of,
+    is_rejected,
+    is_rolling,
+    revision,
+    template_of,
+    workload_id,
+)
 
 KEPT_REVISIONS = 3
 START_S = 600.0
-"""For a replica to answer its probe, where `not_ready_timeout` and the probe's initial delay do not say less."""
-CANARY_S, CANARY_REQUESTS = 3.0, 50
-"""A new revision has one replica until it has been seen this long, or has answered this often."""
+"""For a replica to answer its probe where nothing is known: `not_ready_timeout` is not set, and no revision was ever ready."""
+LEAST_START_S, START_FACTOR = 10.0, 3.0
+"""For one of a new revision, from the start of its process: this, or so many times what the stable revision took."""
+CANARY_S, CANARY_MOST_S, QUIET_REQUESTS = 3.0, 8.0, 20
+"""A new revision is one replica beside all the old ones for this long; longer, if there is traffic that is not judged yet."""
+DEAD_S = 20.0
+"""One that took requests and has not answered its probe for this long is replaced; later, if its revision is known to be slow."""
+LIVENESS_LOOK_S = 2.0
 PROBATION_S = 10.0
 DRAIN_S = 300.0
 REJECTED_DRAIN_S = 5.0
@@ -38,115 +52,6 @@ QUICK_S = 60.0
 MAX_BACKOFF_S = 60.0
 STEP_S = 0.1
 
-# Fields of the spec that a running replica was made from: a change of them is a new revision.
-_TEMPLATE = (
-    "container", "envs", "mounts", "storage_attachments", "image_pull_secrets", "user_security_context", "health", "queue_config",
-    "restarted", "photon_namespace", "photon_id",
-)  # fmt: skip
-_NOT_TEMPLATE = ("min_replicas", "max_replicas", "affinity", "resourse_affinity")
-
-Phase = Literal["starting", "ready", "draining", "stopping"]
-
-
-class ReplicaNote(msgspec.Struct, omit_defaults=True):
-    """Times in milliseconds since 1970. `since`: of the phase."""
-
-    serial: int
-    revision: int
-    created: int
-    phase: Phase = "starting"
-    since: int = 0
-    ports: list[int] = []
-    drain_version: int = 0
-    """The endpoint's version from which on routes say that it drains."""
-
-    @property
-    def alive(self) -> bool:
-        return self.phase in ("starting", "ready")
-
-
-class RevisionNote(msgspec.Struct, omit_defaults=True):
-    """`template`: the part of the spec that its replicas are made from. `author`: whose secrets it may see."""
-
-    number: int
-    digest: str
-    template: dict[str, Any] = {}
-    author: str = ""
-    crashes: int = 0
-
-
-class Notes(msgspec.Struct, omit_defaults=True):
-    """`status.details` of an endpoint. `stable`: the revision to return to, 0 for none yet; `target`: the one to be at."""
-
-    revisions: list[RevisionNote] = []
-    stable: int = 0
-    target: int = 0
-    rejected: list[str] = []
-    """Digests of revisions that came back; the same spec is not tried again."""
-    replicas: list[ReplicaNote] = []
-    serial: int = 0
-    seen_since: int = 0
-    """When the target's first replica took requests."""
-    complete_since: int = 0
-    baseline: RevisionTraffic | None = None
-    """The stable revision's counts at that time."""
-    crashes: int = 0
-    not_before: int = 0
-    message: str = ""
-    scale: scaling.Scale = msgspec.field(default_factory=scaling.Scale)
-
-
-prepare(Notes)
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is. `probes`: answers per serial, absent if not asked. `drained(serial, version)`: no worker has it in use any more."""
-
-    now: int
-    version: int
-    author: str
-    workloads: Mapping[str, Observation]
-    probes: Mapping[int, bool]
-    traffic: EndpointTraffic
-    drained: Callable[[int, int], bool]
-
-
-@dataclass
-class Plan:
-    notes: Notes
-    launch: list[ReplicaNote] = field(default_factory=list)
-    stop: list[ReplicaNote] = field(default_factory=list)
-    wait_s: float | None = None
-    events: list[tuple[str, str, str]] = field(default_factory=list)
-
-    def warn(self, reason: str, message: str) -> None:
-        self.events.append(("Warning", reason, message))
-
-    def tell(self, reason: str, message: str) -> None:
-        self.events.append(("Normal", reason, message))
-
-
-def workload_id(uid: str, serial: int) -> str:
-    return f"{uid[:16]}-{serial}"
-
-
-def replica_name(endpoint: str, serial: int) -> str:
-    return f"{endpoint}-{serial}"
-
-
-def template_of(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a spec whose change means new replicas."""
-    found = {key: spec[key] for key in _TEMPLATE if spec.get(key) is not None}
-    needs = {
-        k: v for k, v in (spec.get("resource_requirement") or {}).items() if k not in _NOT_TEMPLATE and v is not None
-    }
-    return found | ({"resource_requirement": needs} if needs else {})
-
-
-def digest_of(template: Mapping[str, Any]) -> str:
-    return hashlib.sha256(msgspec.json.encode(template, order="sorted")).hexdigest()[:16]
-
 
 def plan(spec: EndpointSpec, raw: Mapping[str, Any], notes: Notes, uid: str, facts: Facts) -> Plan:
     """`raw`: the spec as it is kept. The notes that come back are to be written before anything in the plan is done."""
@@ -154,7 +59,8 @@ def plan(spec: EndpointSpec, raw: Mapping[str, Any], notes: Notes, uid: str, fac
     _choose(raw, todo, facts)
     _reap(uid, todo, facts)
     _promote(spec, uid, todo, facts)
-    _judge(spec, todo, facts)
+    _find_dead(todo, facts)
+    _judge(spec, uid, todo, facts)
     least, most = spec.replicas
     desired = scaling.desired(spec, least, most, todo.notes.scale, facts.traffic, facts.now)
     _replace(spec, desired, uid, todo, facts)
@@ -162,18 +68,6 @@ def plan(spec: EndpointSpec, raw: Mapping[str, Any], notes: Notes, uid: str, fac
     _launch_and_stop(uid, todo, facts)
     todo.wait_s = _wait(spec, desired, todo, facts)
     return todo
-
-
-def revision(notes: Notes, number: int) -> RevisionNote:
-    return next(one for one in notes.revisions if one.number == number)
-
-
-def is_rejected(notes: Notes, one: ReplicaNote) -> bool:
-    return revision(notes, one.revision).digest in notes.rejected
-
-
-def is_rolling(notes: Notes) -> bool:
-    return bool(notes.stable) and notes.target != notes.stable
 
 
 def _choose(raw: Mapping[str, Any], todo: Plan, facts: Facts) -> None:
@@ -195,7 +89,7 @@ def _choose(raw: Mapping[str, Any], todo: Plan, facts: Facts) -> None:
     if notes.complete_since and number != notes.stable:
         notes.stable = notes.target  # it serves all requests, so it is what the next one is measured by
     notes.target, notes.crashes, notes.not_before, notes.message = number, 0, 0, ""
-    notes.seen_since, notes.complete_since, notes.baseline = 0, 0, None
+    notes.seen_since, notes.complete_since, notes.baseline, notes.speed = 0, 0, None, verdict.Speed()
     used = {notes.stable, notes.target, *(one.revision for one in notes.replicas)}
     notes.revisions = [one for one in notes.revisions if one.number in used or one.number > number - KEPT_REVISIONS]
 
@@ -238,6 +132,8 @@ def _promote(spec: EndpointSpec, uid: str, todo: Plan, facts: Facts) -> None:
         one.ports = list(seen.ports)
         if spec.is_pod or facts.probes.get(one.serial):
             one.phase, one.since = "ready", facts.now
+            made = revision(todo.notes, one.revision)
+            made.ready_s = max(made.ready_s, facts.now / 1000 - (seen.started_at or facts.now / 1000))
             todo.tell("ReplicaReady", f"replica {one.serial} of revision {one.revision}")
             if one.revision == todo.notes.target and not todo.notes.seen_since:
                 todo.notes.seen_since = facts.now
@@ -245,14 +141,49 @@ def _promote(spec: EndpointSpec, uid: str, todo: Plan, facts: Facts) -> None:
                 todo.notes.baseline = stable or RevisionTraffic()
 
 
-def start_limit_s(spec: EndpointSpec) -> float:
+def start_limit_s(spec: EndpointSpec, notes: Notes) -> float:
+    """How long a replica may take to answer its probe: what the owner says, or what the stable revision lets us expect."""
     down = spec.auto_scaler and spec.auto_scaler.scale_down
     if down and down.not_ready_timeout:
         return down.not_ready_timeout
-    return START_S
+    stable = revision(notes, notes.stable).ready_s if notes.stable else 0.0
+    if not stable:
+        return START_S
+    liveness = spec.health and spec.health.liveness
+    delay_s = (liveness and liveness.initial_delay_seconds) or 0
+    return min(START_S, max(LEAST_START_S, START_FACTOR * stable) + delay_s)
 
 
-def _judge(spec: EndpointSpec, todo: Plan, facts: Facts) -> None:
+def _starts_too_long(one: ReplicaNote, limit_s: float, uid: str, facts: Facts) -> bool:
+    """Time in the queue is not its fault, and has the limit of those of whom nothing is known."""
+    seen = facts.workloads.get(workload_id(uid, one.serial))
+    if seen is None or seen.started_at is None:
+        return facts.now - one.since > max(START_S, limit_s) * 1000
+    return facts.now / 1000 - max(seen.started_at, one.since / 1000) > limit_s
+
+
+def _find_dead(todo: Plan, facts: Facts) -> None:
+    """Those that took requests and answer their probe no more make room for others; what they have open is not waited for."""
+    notes = todo.notes
+    for one in notes.replicas:
+        silent_s = facts.silent_s.get(one.serial, 0.0)
+        if one.phase != "ready" or silent_s <= DEAD_S:
+            continue
+        # One that works at a request and can do nothing beside it is slow, not dead.
+        traffic = facts.traffic.revisions.get(str(one.revision), RevisionTraffic())
+        if silent_s <= 3 * (traffic.quantile(0.999) or 0.0):
+            continue
+        one.dead = True
+        _drain(one, todo, facts)
+        made = revision(notes, one.revision)
+        made.crashes += 1
+        notes.message = (
+            f"replica {one.serial} of revision {one.revision} has not answered its probe for {silent_s:.0f} s"
+        )
+        todo.warn("ReplicaUnhealthy", notes.message)
+
+
+def _judge(spec: EndpointSpec, uid: str, todo: Plan, facts: Facts) -> None:
     """Return to the stable revision if the new one is worse; call it stable once it has been good for a while."""
     notes = todo.notes
     new = revision(notes, notes.target)
@@ -261,18 +192,20 @@ def _judge(spec: EndpointSpec, todo: Plan, facts: Facts) -> None:
         return
     why = None
     starting = [one for one in notes.replicas if one.revision == new.number and one.phase == "starting"]
+    limit_s = start_limit_s(spec, notes)
     if new.crashes >= 2:
         why = notes.message or "its replicas crash"
-    elif any(facts.now - one.since > start_limit_s(spec) * 1000 for one in starting):
-        why = f"a replica did not answer on its port within {start_limit_s(spec):g} s"
+    elif any(_starts_too_long(one, limit_s, uid, facts) for one in starting):
+        why = f"a replica did not answer on its port within {limit_s:.0f} s"
     elif notes.seen_since:
         mine = facts.traffic.revisions.get(str(new.number), RevisionTraffic())
         stable = facts.traffic.revisions.get(str(notes.stable), RevisionTraffic())
-        why = verdict.worse(mine, stable.minus(notes.baseline or RevisionTraffic()))
+        verdict.observe(notes.speed, mine, stable)
+        why = verdict.worse(notes.speed, mine, stable.minus(notes.baseline or RevisionTraffic()), stable)
     if why:
         _return(todo, new, why)
     elif notes.complete_since and facts.now - notes.complete_since >= PROBATION_S * 1000:
-        notes.stable, notes.message = new.number, ""
+        notes.stable, notes.message, notes.speed = new.number, "", verdict.Speed()
         todo.tell("RolledOut", f"revision {new.number} serves all requests")
 
 
@@ -289,6 +222,7 @@ def _return(todo: Plan, new: RevisionNote, why: str) -> None:
     notes.target = notes.stable
     notes.message = f"revision {new.number} was taken back: {why}"
     notes.crashes, notes.not_before, notes.seen_since, notes.complete_since = 0, 0, 0, 0
+    notes.speed = verdict.Speed()
     todo.warn("RolledBack", notes.message)
 
 
@@ -315,7 +249,7 @@ def _replace(spec: EndpointSpec, desired: int, uid: str, todo: Plan, facts: Fact
             one = ReplicaNote(notes.serial, notes.target, facts.now, since=facts.now)
             notes.replicas.append(one)
             mine.append(one)
-    _let_go(desired, mine, old, uid, todo, facts)
+    _let_go(desired, mine, old, proven, uid, todo, facts)
     complete = not old and sum(one.phase == "ready" for one in mine) >= desired
     notes.complete_since = (notes.complete_since or facts.now) if complete else 0
 
@@ -323,11 +257,15 @@ def _replace(spec: EndpointSpec, desired: int, uid: str, todo: Plan, facts: Fact
 def _proven(notes: Notes, facts: Facts) -> bool:
     if not notes.seen_since:
         return False
+    since_s = (facts.now - notes.seen_since) / 1000
     answered = facts.traffic.revisions.get(str(notes.target), RevisionTraffic()).requests
-    return answered >= CANARY_REQUESTS or facts.now - notes.seen_since >= CANARY_S * 1000
+    judged = verdict.is_decided(notes.speed) or answered < QUIET_REQUESTS
+    return since_s >= CANARY_MOST_S or (since_s >= CANARY_S and judged)
 
 
-def _let_go(desired: int, mine: list[ReplicaNote], old: list[ReplicaNote], uid: str, todo: Plan, facts: Facts) -> None:
+def _let_go(
+    desired: int, mine: list[ReplicaNote], old: list[ReplicaNote], proven: bool, uid: str, todo: Plan, facts: Facts
+) -> None:
     notes = todo.notes
     ready = [one for one in mine if one.phase == "ready"]
     ready_old = [one for one in old if one.phase == "ready"]
@@ -340,7 +278,8 @@ def _let_go(desired: int, mine: list[ReplicaNote], old: list[ReplicaNote], uid: 
         if one.phase == "starting":
             _drain(one, todo, facts)
     too_many = len(ready) + len(ready_old) - desired
-    for one in ready_old[: max(0, too_many)]:
+    # A canary is beside all the old ones: it is compared with them, and nothing is missing if it goes.
+    for one in ready_old[: max(0, too_many if proven else 0)]:
         _drain(one, todo, facts)
     if too_many <= 0 and ready_old and any(_finds_no_room(one, uid, facts) for one in mine):
         _drain(ready_old[0], todo, facts)
@@ -370,7 +309,7 @@ def _retire(uid: str, todo: Plan, facts: Facts) -> None:
     for one in todo.notes.replicas:
         if one.phase == "draining":
             waited_s = (facts.now - one.since) / 1000
-            limit_s = REJECTED_DRAIN_S if is_rejected(todo.notes, one) else DRAIN_S
+            limit_s = REJECTED_DRAIN_S if one.dead or is_rejected(todo.notes, one) else DRAIN_S
             if waited_s > limit_s or (waited_s >= SETTLE_S and facts.drained(one.serial, one.drain_version)):
                 one.phase, one.since = "stopping", facts.now
 
@@ -392,4 +331,7 @@ def _wait(spec: EndpointSpec, desired: int, todo: Plan, facts: Facts) -> float |
     moving = any(one.phase != "ready" for one in notes.replicas) or len(notes.replicas) != desired
     if moving or is_rolling(notes) or notes.scale.asleep:
         return STEP_S
-    return scaling.look_again_s(spec, notes.scale, facts.traffic, facts.now)
+    again_s = scaling.look_again_s(spec, notes.scale, facts.traffic, facts.now)
+    if spec.is_pod or not notes.replicas:
+        return again_s
+    return LIVENESS_LOOK_S if again_s is None else min(again_s, LIVENESS_LOOK_S)

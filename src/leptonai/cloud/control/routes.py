@@ -33,7 +33,7 @@ from ..resources.endpoint import EndpointSpec, EndpointStatus
 from ..resources.others import IngressSpec
 from ..store import Resource, Store
 from . import scaling
-from .rollout import Notes, replica_name
+from .notes import Notes, replica_name
 
 log = logging.getLogger("lepton.routes")
 POLL_S, RESYNC_S = 0.5, 10.0

@@ -1,33 +1,90 @@
-"""Whether a new revision is worse than the one it replaces, from what the gateway saw of both in the same time."""
+"""Whether a new revision is worse than the one it replaces, from what the gateway saw of both in the same time.
+
+Errors: a binomial test against the stable revision's rate. Time: a sign test over slices of time. In each slice both have been
+asked by the same clients on the same machine, so one that stands still for a second makes both slow in one slice, and never
+one of them in most slices. Time is what a replica took, from the request given to it until the head of its answer.
+"""
 
 from __future__ import annotations
 
+import math
+
+import msgspec
+
+from ...base.structs import prepare
+from ..gateway.counts import BUCKETS_S
 from ..gateway.traffic import RevisionTraffic
 
-MIN_ERRORS, MORE_ERRORS = 3, 0.05
-MIN_REQUESTS = 20
-SLOWER, SLOWER_BY_S = 2.0, 0.005
+MIN_ERRORS, MORE_ERRORS, BY_CHANCE = 3, 0.05, 1e-4
+SLICE_REQUESTS = 5
+"""A slice is over when both revisions have answered this often in it."""
+SLICES, SLOW_SLICES = 8, 7
+SLOWER, SLOWER_BY_S, SLOWER_MEDIAN = 2.0, 0.005, 1.5
 SILENT_S = 5.0
 
 
-def worse(new: RevisionTraffic, stable: RevisionTraffic) -> str | None:
-    """Why the new one must go; None as long as there is no reason.
+class Speed(msgspec.Struct, omit_defaults=True):
+    """Notes of the comparison. `slices`: of the last few, which were slow; `new`, `stable`: counts when the present one began."""
 
-    Errors are compared with those of the stable one, so that a broken dependency of both is not blamed on the new one.
-    """
-    stable_rate = stable.errors / stable.requests if stable.requests else 0.0
-    if new.errors >= MIN_ERRORS and new.errors / new.requests > stable_rate + MORE_ERRORS:
-        return f"{new.errors} of {new.requests} requests failed ({stable_rate:.1%} before)"
-    if new.silent_s > SILENT_S and new.silent_s > 3 * max(stable.silent_s, _mean_s(stable)):
+    slices: list[bool] = []
+    new: RevisionTraffic | None = None
+    stable: RevisionTraffic | None = None
+    took_s: float = 0.0
+    before_s: float = 0.0
+
+
+prepare(Speed)
+
+
+def observe(speed: Speed, new: RevisionTraffic, stable: RevisionTraffic) -> None:
+    """Take in the counts so far; ends the slice if there is enough in it."""
+    if speed.new is None or speed.stable is None or new.requests < speed.new.requests:
+        speed.new, speed.stable = new, stable  # it begins, or a worker began anew
+        return
+    mine, other = new.minus(speed.new), stable.minus(speed.stable)
+    if min(mine.requests, other.requests) < SLICE_REQUESTS:
+        return
+    speed.new, speed.stable = new, stable
+    took_s, before_s = mine.latency_s / mine.requests, other.latency_s / other.requests
+    slow = took_s > SLOWER * before_s and took_s - before_s > SLOWER_BY_S
+    # The median too: a few slow requests are not a slow revision.
+    slow = slow and _median_s(mine) >= SLOWER_MEDIAN * _median_s(other)
+    if slow:
+        speed.took_s, speed.before_s = took_s, before_s
+    speed.slices = [*speed.slices, slow][-SLICES:]
+
+
+def is_decided(speed: Speed) -> bool:
+    return len(speed.slices) >= SLICES
+
+
+def worse(speed: Speed, new: RevisionTraffic, stable: RevisionTraffic, ever: RevisionTraffic) -> str | None:
+    """Why the new one must go; None as long as there is no reason. `stable`: since the new one takes requests; `ever`: all it did."""
+    rate = stable.errors / stable.requests if stable.requests else 0.0
+    if new.errors >= MIN_ERRORS and new.errors / new.requests > rate + MORE_ERRORS:
+        # A tenth of an error in ten requests more than there were: nothing is known to be free of errors.
+        expected = (stable.errors + 0.1) / (stable.requests + 10)
+        if by_chance(new.errors, new.requests, expected) < BY_CHANCE:
+            return f"{new.errors} of {new.requests} requests failed ({rate:.1%} before)"
+    usual_s = ever.quantile(0.999) or 0.0
+    if new.silent_s > SILENT_S and new.silent_s > 3 * max(stable.silent_s, usual_s):
         return f"a request has had no answer for {new.silent_s:.0f} s"
-    if new.requests >= MIN_REQUESTS and stable.requests >= MIN_REQUESTS:
-        mean, before = _mean_s(new), _mean_s(stable)
-        # The median too: a few slow requests, or a cold start, are not a slow revision.
-        median, median_before = new.quantile(0.5) or 0.0, stable.quantile(0.5) or 0.0
-        if mean > SLOWER * before and mean - before > SLOWER_BY_S and median > median_before:
-            return f"it takes {mean * 1000:.0f} ms on average, {before * 1000:.0f} ms before"
+    if sum(speed.slices) >= SLOW_SLICES:
+        return f"it takes {speed.took_s * 1000:.0f} ms on average, {speed.before_s * 1000:.0f} ms before"
     return None
 
 
-def _mean_s(one: RevisionTraffic) -> float:
-    return one.latency_s / one.requests if one.requests else 0.0
+def by_chance(errors: int, requests: int, rate: float) -> float:
+    """The probability of at least so many errors if each request fails with this rate (the binomial distribution's upper tail)."""
+    fewer = 0.0
+    for count in range(errors):
+        logarithm = math.lgamma(requests + 1) - math.lgamma(count + 1) - math.lgamma(requests - count + 1)
+        fewer += math.exp(logarithm + count * math.log(rate) + (requests - count) * math.log1p(-rate))
+    return max(0.0, 1.0 - fewer)
+
+
+def _median_s(one: RevisionTraffic) -> float:
+    """The geometric middle of the bucket in which the median lies: ends alone would make two equal ones look different."""
+    end = one.quantile(0.5) or 0.0
+    begin = max((bound for bound in BUCKETS_S if bound < end), default=end / 2)
+    return math.sqrt(begin * end)
