@@ -64,6 +64,11 @@ class Workspace:
 
     def call(self, method: str, path: str, body: Any = None, query: dict[str, Any] | None = None) -> Any:
         """`path` below the workspace, or of the server (`/api/…`). Raises what the server says, as a LeptonError."""
+        answer = self.send(method, path, params=query or None, json=body)
+        return answer.json() if answer.content else None
+
+    def send(self, method: str, path: str, **request: Any) -> httpx.Response:
+        """The answer itself, for bodies that are not JSON; `request`: what httpx takes (files, content, params). Raises as `call`."""
         import httpx
 
         if self._connections is None:
@@ -73,11 +78,7 @@ class Workspace:
         while True:
             try:
                 answer = self._connections.request(
-                    method,
-                    url,
-                    params=query or None,
-                    json=body,
-                    headers={"authorization": f"Bearer {self._key}"},
+                    method, url, headers={"authorization": f"Bearer {self._key}"}, **request
                 )
                 break
             except httpx.ConnectError as error:
@@ -89,7 +90,7 @@ class Workspace:
                 raise Unavailable(f"the call to {self.server} failed ({type(error).__name__})") from error
         if answer.status_code >= 400:
             raise _error(answer)
-        return answer.json() if answer.content else None
+        return answer
 
 
 def _error(answer: httpx.Response) -> LeptonError:
