@@ -133,4 +133,6 @@ class BlockPool:
         }
         wrong = [what for what, is_so in faults.items() if is_so]
         if wrong:
-            raise LeptonError(f"the KV cache is not consistent: {'; '.join(wrong)}", fix="This is a defect: restart and report it")
+            raise LeptonError(
+                f"the KV cache is not consistent: {'; '.join(wrong)}", fix="This is a defect: restart and report it"
+            )

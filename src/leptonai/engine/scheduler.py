@@ -56,7 +56,9 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence. Raises TooMany where `max_waiting` wait already."""
         if self.waiting_count >= self.max_waiting:
-            raise TooMany("too many requests wait for the engine", received=self.waiting_count, fix="Try again in a moment")
+            raise TooMany(
+                "too many requests wait for the engine", received=self.waiting_count, fix="Try again in a moment"
+            )
         self.enqueue(sequence)
 
     def enqueue(self, sequence: Sequence) -> None:
@@ -160,9 +162,10 @@ class Scheduler:
         computed = len(hits) * BLOCK
         count = min(len(sequence.tokens) - computed, budget)
         needed = blocks_for(computed + count) - len(hits)
-        # A block for each running sequence is kept back: admitting one only to preempt it costs its whole prefill.
-        spare = len(self.running) if self.running else 0
-        if needed + self.pool.cost(hits) + spare > self.pool.free:
+        # The whole prompt must fit beside what the running ones still need: admitting one only to preempt it costs its prefill.
+        whole = blocks_for(len(sequence.tokens)) - len(hits)
+        spoken_for = sum(max(1, blocks_for(len(other.tokens)) - len(other.table)) for other in self.running)
+        if whole + self.pool.cost(hits) + spoken_for > self.pool.free:
             return None
         self.pool.take(hits)
         sequence.table = [*hits, *(self.pool.allocate(needed) or [])]
