@@ -14,11 +14,13 @@ from ..base.errors import LeptonError, did_you_mean
 COMMANDS = {
     "data": ("data", "Import, look at, split, compare and export datasets."),
     "train": ("train", "Train a model from a recipe (YAML)."),
+    "tune": ("tune", "Search the spaces of a recipe: many trainings, the best one published."),
     "run": ("run", "Run a training script with its metrics tracked and its model published."),
     "runs": ("runs", "List and show runs."),
     "evaluate": ("evaluate", "Measure a model on a dataset, or compare two models."),
     "model": ("model", "Push, pull, list, show, tag and remove models."),
     "serve": ("serve", "Serve a model over HTTP."),
+    "photon": ("photon", "Python classes and models as HTTP services: create, run, push, fetch."),
     "feedback": ("feedback", "Turn feedback on served predictions into a new dataset version."),
     "up": ("up", "Start the cloud of this machine: API, controllers, gateway."),
     "down": ("up", "Stop it; what runs in endpoints and jobs runs on."),
