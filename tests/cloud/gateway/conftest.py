@@ -57,6 +57,8 @@ class Cloud:
         self.files, self.bad = files, bad
         """`files`: what a worker may have open, None for as many as this process. `bad`: a defect of bad_worker.py that it has."""
         folder.mkdir(parents=True, exist_ok=True)
+        # Each call has a connection of its own, so that workers share them.
+        self.client = httpx.Client(timeout=20, limits=httpx.Limits(max_connections=None, max_keepalive_connections=0))
         self.port = port
         if start:
             self.start_worker(port)
@@ -134,7 +136,7 @@ class Cloud:
         **options,
     ) -> httpx.Response:
         headers = {**({"authorization": f"Bearer {token}"} if token else {}), **(headers or {})}
-        return httpx.request(method, f"{self.url}/ws/{endpoint}{path}", headers=headers, **{"timeout": 20, **options})
+        return self.client.request(method, f"{self.url}/ws/{endpoint}{path}", headers=headers, **options)
 
     def raw(self, data: bytes, timeout_s: float = 5.0) -> bytes:
         """Everything that comes back for these bytes until the worker closes or falls silent for half a second."""
@@ -152,6 +154,7 @@ class Cloud:
             return found
 
     def close(self) -> None:
+        self.client.close()
         for process in self.processes:
             if process.poll() is None:
                 process.kill()

@@ -53,7 +53,7 @@ def test_every_credential_gets_its_answer(cloud):
     assert cloud.call(token=None).headers["www-authenticate"] == "Bearer"
     assert cloud.call(token=None, headers={"authorization": f"Basic {TOKEN}"}).status_code == 401
     for path in ("/ws/none", "/ws/echo%2f", "/ws/Echo/", "/ws//echo/", "/ws"):
-        assert httpx.get(cloud.url + path, headers={"authorization": f"Bearer {TOKEN}"}).status_code == 404
+        assert cloud.client.get(cloud.url + path, headers={"authorization": f"Bearer {TOKEN}"}).status_code == 404
 
 
 def test_allow_lists_look_at_the_address_and_trust_only_trusted_proxies(cloud):
@@ -132,7 +132,7 @@ def test_domains_share_their_requests_and_hosts_name_endpoints(cloud):
     two = Endpoint("ws", "two", 1, (Revision("r1", (b.route,)),), OPEN)
     ingress = Ingress("App.example.com", "ws", (Target("one", 75), Target("two", 25), Target("gone", 50)))
     cloud.route(one, two, ingresses=(ingress,))
-    ask = lambda host: httpx.get(cloud.url + "/x", headers={"host": host})  # noqa: E731
+    ask = lambda host: cloud.client.get(cloud.url + "/x", headers={"host": host})  # noqa: E731
     shares = Counter(ask("app.example.com:80").json()["replica"] for _ in range(40))
     assert abs(shares["b2"] - 10) <= 2 and shares.total() == 40
     assert ask("two-ws.lepton.test").json()["target"] == "/x"
@@ -244,6 +244,6 @@ def test_limits_are_shared_and_exact(tmp_path):
 @pytest.mark.parametrize("path", ["/api/v2/workspaces/ws", "/", "/workspace/ws/compute", "/other/thing"])
 def test_everything_else_is_the_planes(cloud, path):
     cloud.route(Endpoint("ws", "echo", 1, (Revision("r1", (cloud.a.route,)),), OPEN), plane=cloud.a.route.address)
-    answer = httpx.get(cloud.url + path, headers={"authorization": "Bearer a-key"})
+    answer = cloud.client.get(cloud.url + path, headers={"authorization": "Bearer a-key"})
     assert answer.json()["target"] == path
     assert ["authorization", "Bearer a-key"] in answer.json()["headers"], "the plane checks keys itself"

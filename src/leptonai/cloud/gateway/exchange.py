@@ -63,7 +63,7 @@ class Exchange:
         self.front, self.request, self.endpoint, self.client = front, request, endpoint, client
         self.started = now
         self.caller = ""
-        self.caller_stats: CallerStats | None = None
+        self.caller_stats: CallerStats = None  # type: ignore[assignment]
         self.span: Span | None = None
         self.request_id = b""
         self.head = b""

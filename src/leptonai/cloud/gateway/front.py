@@ -59,7 +59,7 @@ class Front(asyncio.Protocol):
 
     def __init__(self, gateway: Gateway):
         self.gateway = gateway
-        self.transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]
         self.peer, self.scheme = "", b"http"
         self.exchange: Exchange | None = None
         self._state, self._buffer = _HEAD, b""
@@ -70,7 +70,7 @@ class Front(asyncio.Protocol):
         self.until = gateway.now() + HEAD_S
         self._write_blocked = 0.0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
         name = transport.get_extra_info("peername")
         self.peer = name[0] if name and isinstance(name, tuple) else "127.0.0.1"
@@ -318,7 +318,7 @@ class Front(asyncio.Protocol):
     def idle(self) -> bool:
         return self._state == _HEAD and not self._buffer
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         self._state = _CLOSING
         self.gateway.farewell(self)
         if self.exchange is not None:

@@ -137,7 +137,7 @@ class Gateway:
         now = self.now()
         if self.access_log is not None:
             self.access_log.add(exchange, now)
-        if exchange.span is not None:
+        if self.tracing is not None:
             self.tracing.end(exchange)
         if endpoint is None:
             return

@@ -41,14 +41,14 @@ class Link(asyncio.Protocol):
     def __init__(self, gateway: Gateway, replica: ReplicaState):
         self.gateway, self.replica = gateway, replica
         self.exchange: Exchange | None = None
-        self.transport: asyncio.Transport | None = None
-        self.socket: socket.socket | None = None
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]
+        self.socket: socket.socket = None  # type: ignore[assignment]
         self.idle_since = 0.0
         self._state, self._buffer, self._left = _HEAD, b"", 0
         self._reusable = False
-        self._chunks: Chunked | None = None
+        self._chunks: Chunked = None  # type: ignore[assignment]
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
 
     def begin(self, exchange: Exchange) -> None:
@@ -198,14 +198,14 @@ class Link(asyncio.Protocol):
             while self.exchange is not None and (data := self.socket.recv(65536, socket.MSG_DONTWAIT)):
                 self.data_received(data)
 
-    def connection_lost(self, error: Exception | None) -> None:
-        if error is not None and self.exchange is not None and self._state != _TUNNEL:
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self.exchange is not None and self._state != _TUNNEL:
             self._last_words()
         exchange, self.exchange = self.exchange, None
         if exchange is None:
             with contextlib.suppress(ValueError):
                 self.replica.idle.remove(self)
-        elif self._state == _TUNNEL or (self._state == _TO_THE_END and error is None):
+        elif self._state == _TUNNEL or (self._state == _TO_THE_END and exc is None):
             self.gateway.finish(exchange)
             exchange.front.end_answer(b"")
             self.gateway.room(exchange.endpoint)

@@ -84,6 +84,8 @@ class Tracing:
 
     def end(self, exchange: Exchange) -> None:
         span = exchange.span
+        if span is None:
+            return
         if span.is_recording():
             span.set_attribute("http.response.status_code", exchange.status)
             span.set_attribute("lepton.attempts", exchange.attempts)

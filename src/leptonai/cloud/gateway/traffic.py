@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from itertools import zip_longest
 from pathlib import Path
 
 import msgspec
@@ -41,14 +42,12 @@ class RevisionTraffic(msgspec.Struct, omit_defaults=True):
         self.histogram = _sum(self.histogram, other.histogram)
 
     def minus(self, other: RevisionTraffic) -> RevisionTraffic:
-        """What came since `other`; a worker that restarted meanwhile makes it smaller, never negative."""
+        """What came since `other`; a worker that restarted or forgot it meanwhile makes it smaller, never negative."""
         return RevisionTraffic(
             max(0, self.requests - other.requests),
             max(0, self.errors - other.errors),
             max(0.0, self.latency_s - other.latency_s),
-            histogram=[
-                max(0, a - b) for a, b in zip(self.histogram, other.histogram or [0] * len(self.histogram), strict=True)
-            ],
+            histogram=[max(0, a - b) for a, b in zip_longest(self.histogram, other.histogram, fillvalue=0)],
         )
 
     def quantile(self, q: float) -> float | None:

@@ -20,6 +20,7 @@ import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -114,7 +115,8 @@ class Spool:
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         close_segments(folder)
         self._encode = msgspec.json.Encoder().encode
-        self._current, self._spare = Segment(folder), None
+        self._current = Segment(folder)
+        self._spare: Segment | None = None
         self._full: list[Segment] = []
         self._late: list[bytes] = []
         """Facts that found no room: only on a full disk, and no more than there were requests open."""
@@ -129,7 +131,7 @@ class Spool:
     def half_full(self) -> bool:
         return self._current.end > SEGMENT_BYTES // 2
 
-    def add(self, *values: object) -> None:
+    def add(self, *values: Any) -> None:
         """`values`: those of Fact after `id`. In the kernel's hands when this returns: a killed worker loses nothing."""
         self._facts += 1
         line = self._encode(Fact(f"{self._current.name}-{self._facts}", *values))
@@ -148,13 +150,19 @@ class Spool:
         if self._current.lines and not self._turn():
             return None  # a full disk: what there is stays where it is
         done, self._full = self._full, []
-        return (lambda: [segment.seal() for segment in done]) if done else None
+
+        def rest() -> None:
+            for segment in done:
+                segment.seal()
+
+        return rest if done else None
 
     def _turn(self) -> bool:
-        if self._next() is None:
+        following = self._next()
+        if following is None:
             return False
         self._full.append(self._current)
-        self._current, self._spare = self._spare, None
+        self._current, self._spare = following, None
         for line in self._late:
             self._current.put(line)
         self._late.clear()
