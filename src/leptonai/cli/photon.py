@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,17 @@ if TYPE_CHECKING:
     from ..client.workspace import Workspace
 
 
+_BENCH = ("bench",) if find_spec("leptonai.cli.photon_bench") else ()
+
+
 class _Group(click.Group):
     """`bench` has a file of its own."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), "bench"})
+        return sorted({*super().list_commands(ctx), *_BENCH})
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name != "bench":
+        if name not in _BENCH:
             return super().get_command(ctx, name)
         from .photon_bench import bench
 

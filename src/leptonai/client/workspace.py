@@ -56,6 +56,10 @@ class Workspace:
         return cls(url or f"{server}/api/v2/workspaces/{home.workspace}", key)
 
     @property
+    def key(self) -> str:
+        return self._key
+
+    @property
     def server(self) -> str:
         return self.url.partition("/api/")[0]
 
