@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence as Seq
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -161,6 +162,7 @@ class Engine:
     def has_unfinished(self) -> bool:
         return bool(self.requests or self.unloaded)
 
+    @torch.inference_mode()
     def step(self) -> list[tuple[str, Delta]]:
         """Run one step; what it gave to each request. Empty if there is nothing to do."""
         told, self.unloaded = self.unloaded, []
@@ -169,20 +171,17 @@ class Engine:
             return told
         self.draft()
         rows = self.scheduler.schedule()
+        deltas = told
         try:
-            states = self.runner.run(rows)
-            deltas = self.update(rows, states)
+            self.update(rows, self.runner.run(rows), deltas)
         except Exception as error:
             log.exception("a step failed; its %d requests end", len(rows))
-            deltas = [
-                (row.sequence.id, self.fail(row.sequence, f"the engine failed: {error}"))
-                for row in rows
-                if row.sequence.id in self.requests
-            ]
+            broken = [row.sequence for row in rows if row.sequence.id in self.requests]
+            deltas += [(sequence.id, self.fail(sequence, f"the engine failed: {error}")) for sequence in broken]
         self.counts.steps += 1
         if not self.requests:
             self.check_integrity()
-        return told + deltas
+        return deltas
 
     def draft(self) -> None:
         if not self.config.num_speculative_tokens:
@@ -192,14 +191,14 @@ class Engine:
             if sequence.decoding and not params.depends_on_history:
                 sequence.draft = spec.propose(sequence.tokens, self.config.num_speculative_tokens)
 
-    def update(self, rows: list[Row], states: torch.Tensor) -> list[tuple[str, Delta]]:
-        """Choose tokens from the states of a step and move every sequence of it on."""
-        deltas, begin, pending = [], 0, []
+    def update(self, rows: list[Row], states: torch.Tensor, deltas: list[tuple[str, Delta]]) -> None:
+        """Choose tokens from the states of a step and move every sequence of it on; what they are told goes into `deltas`."""
+        begin, pending = 0, []
         for row in rows:
             part = states[begin : begin + row.wanted]
             begin += row.wanted
             if row.sequence.embedding_only:
-                deltas += self.embed(row, part)
+                self.embed(row, part, deltas)
                 continue
             if row.sequence.wants_all_logits:
                 self.read_prompt(row, part)
@@ -211,18 +210,15 @@ class Engine:
                 self.scheduler.computed(row, row.count)
                 self.counts.prompt_tokens += row.count
         if pending:
-            deltas += self.choose(pending)
-        return deltas
+            self.choose(pending, deltas)
 
-    def choose(self, pending: list[tuple[Row, torch.Tensor]]) -> list[tuple[str, Delta]]:
+    def choose(self, pending: list[tuple[Row, torch.Tensor]], deltas: list[tuple[str, Delta]]) -> None:
         picks = [Pick(row.sequence, row.context - len(part) + 1 + i) for row, part in pending for i in range(len(part))]
         logits = self.runner.logits(torch.cat([part for _, part in pending]))
         choices = iter(sampler.sample(self.runner.ops, logits, picks, self.info.eos_token_ids))
-        deltas = []
         for row, part in pending:
             mine = [next(choices) for _ in range(len(part))]
             deltas.append((row.sequence.id, self.append(row, mine)))
-        return deltas
 
     def append(self, row: Row, choices: list[Choice]) -> Delta:
         """Take the choices up to the first that the draft did not foresee, or that ends the sequence."""
@@ -273,14 +269,13 @@ class Engine:
             logits = self.runner.logits(states[: len(following)])
             sequence.prompt_logprobs += sampler.logprobs(self.runner.ops, logits, following, [count] * len(following))
 
-    def embed(self, row: Row, states: torch.Tensor) -> list[tuple[str, Delta]]:
+    def embed(self, row: Row, states: torch.Tensor, deltas: list[tuple[str, Delta]]) -> None:
         self.scheduler.computed(row, row.count)
         self.counts.prompt_tokens += row.count
-        if row.context < len(row.sequence.tokens):
-            return []
-        vector = torch.nn.functional.normalize(states[-1].float(), dim=0)
-        self.end(row.sequence)
-        return [(row.sequence.id, Delta(embedding=vector.tolist(), finish_reason="stop"))]
+        if row.context == len(row.sequence.tokens):
+            vector = torch.nn.functional.normalize(states[-1].float(), dim=0)
+            self.end(row.sequence)
+            deltas.append((row.sequence.id, Delta(embedding=vector.tolist(), finish_reason="stop")))
 
     def end(self, sequence: Sequence) -> None:
         del self.requests[sequence.id]
