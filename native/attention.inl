@@ -53,16 +53,32 @@ void pack_operand(Operand& operand, const float* x, int64_t stride, int rows, in
   }
 }
 
+// What is read soon, a tile for each panel of the product under way: cached blocks lie anywhere, and each is too short for the
+// hardware to see a stream. Products with keys fetch the same blocks' values, products with values the next strip's keys.
+struct Ahead {
+  const uint8_t* const* tile;
+  int64_t offset;
+};
+
+// Into the second level: a fetch into the first holds one of its few miss buffers for the whole way to memory.
+LANES void fetch(const uint8_t* at, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(at + i), _MM_HINT_T2);
+}
+
 // y[row][32] = operand rows x panels, where the k-th `words` words of the rows meet panel k. int8 results are integers as float.
 template <int Kind, int MR>
-void dot_tile(const Operand& operand, int tile, int mr, const uint8_t* const* panel, int panels, int words, float (*y)[kPanel]) {
+void dot_tile(const Operand& operand, int tile, int mr, const uint8_t* const* panel, int panels, int words, const Ahead* ahead, float (*y)[kPanel]) {
   const uint32_t* rows = operand.words + int64_t(tile) * panels * words * mr;
   for (int v0 = 0; v0 < 2; v0 += kVectors) {
     if constexpr (Kind == LEP_INT8) {
       I c[MR][kVectors];
       UNROLL for (int m = 0; m < MR; ++m)
         UNROLL for (int v = 0; v < kVectors; ++v) c[m][v] = i_set(-kOffset8 * operand.sums[tile * mr + m]);
-      for (int p = 0; p < panels; ++p) dot_i8<MR, kVectors>(c, panel[p] + 64 * v0, rows + int64_t(p) * words * mr, mr, words);
+      for (int p = 0; p < panels; ++p)
+        for (int w = 0; w < words; w += 8) {   // words: 8, or dim / 4
+          if (ahead && !v0) fetch(ahead->tile[p] + ahead->offset + w * 128, 1024);
+          dot_i8<MR, kVectors>(c, panel[p] + w * 128 + 64 * v0, rows + (int64_t(p) * words + w) * mr, mr, 8);
+        }
       UNROLL for (int m = 0; m < MR; ++m)
         UNROLL for (int v = 0; v < kVectors; ++v) f_store(y[m] + 16 * (v0 + v), f_of(c[m][v]));
     } else {
@@ -70,9 +86,12 @@ void dot_tile(const Operand& operand, int tile, int mr, const uint8_t* const* pa
       UNROLL for (int m = 0; m < MR; ++m)
         UNROLL for (int v = 0; v < kVectors; ++v) c[m][v] = f_set(0);
       for (int p = 0; p < panels; ++p) {
-        const uint32_t* a = rows + int64_t(p) * words * mr;
-        if constexpr (Kind == LEP_BF16) dot_bf16<MR, kVectors>(c, panel[p] + 64 * v0, a, mr, words);
-        else dot_fp32<MR, kVectors>(c, panel[p] + 64 * v0, a, mr, words);
+        for (int w = 0; w < words; w += 8) {
+          const uint32_t* a = rows + (int64_t(p) * words + w) * mr;
+          if (ahead && !v0) fetch(ahead->tile[p] + ahead->offset + w * 128, 1024);
+          if constexpr (Kind == LEP_BF16) dot_bf16<MR, kVectors>(c, panel[p] + w * 128 + 64 * v0, a, mr, 8);
+          else dot_fp32<MR, kVectors>(c, panel[p] + w * 128 + 64 * v0, a, mr, 8);
+        }
       }
       UNROLL for (int m = 0; m < MR; ++m)
         UNROLL for (int v = 0; v < kVectors; ++v) f_store(y[m] + 16 * (v0 + v), c[m][v]);
@@ -81,11 +100,12 @@ void dot_tile(const Operand& operand, int tile, int mr, const uint8_t* const* pa
 }
 
 template <int Kind, int MR = kRows>
-LANES void dot_rows(int mr, const Operand& operand, int tile, const uint8_t* const* panel, int panels, int words, float (*y)[kPanel]) {
+LANES void dot_rows(int mr, const Operand& operand, int tile, const uint8_t* const* panel, int panels, int words, const Ahead* ahead,
+                    float (*y)[kPanel]) {
   if constexpr (MR > 1) {
-    if (mr < MR) return dot_rows<Kind, MR - 1>(mr, operand, tile, panel, panels, words, y);
+    if (mr < MR) return dot_rows<Kind, MR - 1>(mr, operand, tile, panel, panels, words, ahead, y);
   }
-  dot_tile<Kind, MR>(operand, tile, mr, panel, panels, words, y);
+  dot_tile<Kind, MR>(operand, tile, mr, panel, panels, words, ahead, y);
 }
 
 struct Scratch {
@@ -104,8 +124,10 @@ int64_t attention_scratch(int dim) {
 
 // All parts of all rows against the panels, into s.tile.
 template <int Kind>
-LANES void dot_all(Scratch& s, const Operand& operand, int rows, int mr, const uint8_t* const* panel, int panels, int words) {
-  for (int t = 0; t * mr < rows * Cache<Kind>::kParts; ++t) dot_rows<Kind>(mr, operand, t, panel, panels, words, s.tile + t * mr);
+LANES void dot_all(Scratch& s, const Operand& operand, int rows, int mr, const uint8_t* const* panel, int panels, int words,
+                   const Ahead* ahead) {
+  for (int t = 0; t * mr < rows * Cache<Kind>::kParts; ++t)
+    dot_rows<Kind>(mr, operand, t, panel, panels, words, t ? nullptr : ahead, s.tile + t * mr);
 }
 
 template <int Kind>
@@ -121,6 +143,25 @@ void attend_kind(const AttentionTile& t, Scratch& s, float* result, float* padde
   const int dim = padded_dim(t.dim), rows = t.tokens * t.group, parts = rows * C::kParts;
   const int tiles = ceil_div(parts, kRows), mr = ceil_div(parts, tiles);
   const int64_t tile_elements = int64_t(kPanel) * dim;
+  const auto block_of = [&](int token) { return int64_t(t.table[token / kPanel]) * t.kv_heads + t.kv_head; };
+  const uint8_t* keys = static_cast<const uint8_t*>(t.kv->keys);
+  const uint8_t* values = static_cast<const uint8_t*>(t.kv->values);
+  const uint8_t* next_keys[kStrip / kPanel];
+  // Keys of the strip; after the last strip, the first keys of the head that this thread is likely to take next.
+  const auto look_ahead = [&](int strip) {
+    const int head = strip < t.end ? t.kv_head : t.next_kv_head, from = strip < t.end ? strip : t.begin / kPanel * kPanel;
+    for (int b = 0; b < kStrip / kPanel; ++b) {
+      const int token = from + b * kPanel < t.end ? from + b * kPanel : t.end - 1;
+      const int64_t block = int64_t(t.table[token / kPanel]) * t.kv_heads + head;
+      next_keys[b] = keys + block * tile_elements * C::kBytes;
+      if (Kind == LEP_INT8) fetch(reinterpret_cast<const uint8_t*>(t.kv->key_scales + block * kPanel), kPanel * 4);
+    }
+  };
+  const int first_strip = t.begin / kPanel * kPanel;
+  if (t.begin < t.end) {
+    look_ahead(first_strip);
+    for (int b = 0; b < kStrip / kPanel; ++b) fetch(next_keys[b], tile_elements * C::kBytes);
+  }
   for (int r = 0; r < rows; ++r) {
     const float* source = t.query + (r / t.group) * t.query_stride + int64_t(r % t.group) * t.dim;
     for (int d = 0; d < dim; ++d) padded_query[int64_t(r) * dim + d] = d < t.dim ? source[d] * t.scale : 0.0f;
@@ -132,16 +173,16 @@ void attend_kind(const AttentionTile& t, Scratch& s, float* result, float* padde
   memset(result, 0, size_t(rows) * size_t(dim) * 4);
   pack_operand<Kind>(s.query, padded_query, dim, rows, dim, mr);
 
-  const auto block_of = [&](int token) { return int64_t(t.table[token / kPanel]) * t.kv_heads + t.kv_head; };
-  const uint8_t* keys = static_cast<const uint8_t*>(t.kv->keys);
-  const uint8_t* values = static_cast<const uint8_t*>(t.kv->values);
-  for (int strip = t.begin / kPanel * kPanel; strip < t.end; strip += kStrip) {
+  for (int strip = first_strip; strip < t.end; strip += kStrip) {
     const int blocks = ceil_div((t.end - strip < kStrip ? t.end - strip : kStrip), kPanel), width = blocks * kPanel;
     for (int b = 0; b < blocks; ++b) {
       const int first = strip + b * kPanel;
       const int64_t block = block_of(first);
       const uint8_t* panel = keys + block * tile_elements * C::kBytes;
-      dot_all<Kind>(s, s.query, rows, mr, &panel, 1, dim / C::kPack);
+      const uint8_t* value_tile = values + block * tile_elements * C::kBytes;
+      const Ahead ahead{&value_tile, 0};
+      if (Kind == LEP_INT8) fetch(reinterpret_cast<const uint8_t*>(t.kv->value_scales + block * kPanel), kPanel * 4);
+      dot_all<Kind>(s, s.query, rows, mr, &panel, 1, dim / C::kPack, &ahead);
       for (int r = 0; r < rows; ++r) {
         for (int v = 0; v < kPanel; v += 16) {
           F score = combined<Kind>(s, s.query, rows, r, v);
@@ -169,12 +210,14 @@ void attend_kind(const AttentionTile& t, Scratch& s, float* result, float* padde
       s.maximum[r] = maximum;
       s.total[r] = s.total[r] * s.rescale[r] + f_sum(sum);
     }
+    look_ahead(strip + kStrip);
     pack_operand<Kind>(s.weights, s.scores[0], kStrip, rows, width, mr);
     for (int column = 0; column < dim; column += kPanel) {
       const uint8_t* panel[kStrip / kPanel];
       for (int b = 0; b < blocks; ++b)
         panel[b] = values + (block_of(strip + b * kPanel) * tile_elements + int64_t(column) * kPanel) * C::kBytes;
-      dot_all<Kind>(s, s.weights, rows, mr, panel, blocks, kPanel / C::kPack);
+      const Ahead ahead{next_keys, int64_t(column) * kPanel * C::kBytes};
+      dot_all<Kind>(s, s.weights, rows, mr, panel, blocks, kPanel / C::kPack, &ahead);
       for (int r = 0; r < rows; ++r)
         for (int v = 0; v < kPanel; v += 16) {
           float* out = result + int64_t(r) * dim + column + v;

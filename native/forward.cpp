@@ -176,6 +176,7 @@ void attention(AttentionMemory& memory, const lep_kv& kv, int kv_kind, const lep
     const int64_t column = int64_t(part.head) * shape.dim;
     AttentionTile t{};
     t.kv = &kv, t.kv_kind = kv_kind, t.kv_heads = shape.kv_heads, t.kv_head = part.head / group, t.group = part.heads, t.dim = shape.dim, t.tokens = part.tokens;
+    t.next_kv_head = t.kv_head + threads() < shape.kv_heads ? t.kv_head + threads() : t.kv_head;
     t.table = batch.table + int64_t(part.sequence) * batch.table_width;
     t.query = query + token * query_stride + column, t.query_stride = query_stride;
     t.first_position = batch.context[part.sequence] - tokens + part.first;

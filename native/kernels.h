@@ -26,7 +26,7 @@ struct AttentionTile {
   float* out;                   // the same rows of the result, or of a partial one
   float *maximum, *total;       // per row, when the context is split over tasks; else null
   int64_t query_stride, out_stride;   // floats from token to token
-  int kv_kind, kv_heads, kv_head, group, dim, tokens;
+  int kv_kind, kv_heads, kv_head, next_kv_head, group, dim, tokens;
   int first_position;           // of the first token
   int begin, end, window;
   float scale;

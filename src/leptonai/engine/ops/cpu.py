@@ -5,7 +5,10 @@ Same names and signatures as `ref`. Tensors are fp32 (or converted), contiguous 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import math
+import mmap
 from ctypes import byref
 from typing import Any
 
@@ -40,10 +43,15 @@ def address(x: torch.Tensor | None) -> int | None:
     return None if x is None else x.data_ptr()
 
 
-def aligned_bytes(count: int) -> torch.Tensor:
-    """Zeros at a multiple of 64 bytes: a cache line of packed weights is never split."""
-    memory = torch.zeros(count + 64, dtype=torch.uint8)
-    return memory[-memory.data_ptr() % 64 :][:count]
+def pages(*shape: int, dtype: torch.dtype = torch.uint8) -> torch.Tensor:
+    """Zeros straight from the system: aligned, in huge pages where it has them, and taking memory only where they are written.
+
+    Blocks of a cache lie anywhere; with pages of 4 KiB each would cost a walk through the page table.
+    """
+    memory = mmap.mmap(-1, max(math.prod(shape) * dtype.itemsize, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a system without huge pages is only slower
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype)[: math.prod(shape)].view(shape)
 
 
 def checked(status: int) -> None:
@@ -61,7 +69,7 @@ class PackedLinear:
         self.struct = native.Linear(
             kind=native.KINDS[kind], n=n, k=k, group=group, asymmetric=asymmetric, interleaved=gated
         )
-        self.data = aligned_bytes(library().lep_packed_bytes(byref(self.struct)))
+        self.data = pages(library().lep_packed_bytes(byref(self.struct)))
         self.struct.data = self.data.data_ptr()
         self.scale = self.bias = None
         self.channels = gated_channels(n) if gated else None
@@ -165,8 +173,8 @@ class KVCache:
         self.layers, self.blocks, self.kv_heads, self.dim, self.kind = layers, blocks, kv_heads, dim, kind
         shape = (layers, blocks, kv_heads, BLOCK)
         padded = -(-dim // native.BLOCK) * native.BLOCK
-        # Zeros, not empty: unused slots are multiplied by zero, and zero times NaN is NaN. The system gives zero pages when touched.
-        self.keys, self.values = (torch.zeros(*shape, padded, dtype=self.DTYPES[kind]) for _ in range(2))
+        # Zeros, not empty: unused slots are multiplied by zero, and zero times NaN is NaN.
+        self.keys, self.values = (pages(*shape, padded, dtype=self.DTYPES[kind]) for _ in range(2))
         self.key_scales, self.value_scales = (torch.zeros(shape) if kind == "int8" else None for _ in range(2))
         parts = (self.keys, self.values, self.key_scales, self.value_scales)
         self.structs = [
