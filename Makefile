@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
-SOURCES := pyproject.toml constraints/cpu.txt scripts/install
+SOURCES := pyproject.toml constraints/cpu.txt scripts/install $(wildcard native/*)
 
 .PHONY: demo test test-all lint bench clean
 

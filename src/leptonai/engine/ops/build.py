@@ -11,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -35,6 +36,11 @@ QUIET = ("-Wno-uninitialized", "-Wno-maybe-uninitialized")
 
 class CannotBuild(RuntimeError):
     """No compiler, another processor, or the compiler said no. The engine then runs on torch alone."""
+
+
+def wheel_platform() -> str:
+    """Platform part of a wheel's tag. The library asks for nothing newer than what this system has: pip only installs it on such."""
+    return sysconfig.get_platform().replace("-", "_").replace(".", "_")
 
 
 def compiler() -> str:
