@@ -167,6 +167,28 @@ def test_an_update_never_has_fewer_ready_than_wanted_where_there_is_room(least, 
     assert world.ready == ["two"] * least
 
 
+@given(
+    waits_s=st.lists(st.floats(0, 25), min_size=1, max_size=6),
+    counts=st.lists(st.integers(1, 5), min_size=6, max_size=6),
+    start_s=st.floats(0.1, 4),
+)
+@settings(max_examples=150, deadline=None)
+def test_whenever_updates_come_the_last_one_arrives_and_enough_are_ready_meanwhile(waits_s, counts, start_s):
+    world = settled(replicas=(counts[-1],) * 2)
+    for number, (wait_s, count) in enumerate(zip(waits_s, counts, strict=False)):
+        least = min(world.replicas[0], count)
+        world.text, world.replicas = f"v{number}", (count, count)
+        world.ready_s[world.text] = start_s
+        for _ in range(round(wait_s * 1000 / STEP_MS)):
+            world.step()
+            assert len(world.ready) >= min(least, 1)
+    for _ in range(400):
+        world.step()
+        assert world.ready
+    assert world.ready == [world.text] * world.replicas[0]
+    assert sum(seen.state == "running" for seen in world.workloads.values()) == world.replicas[0]
+
+
 def test_one_that_answers_its_probe_no_more_is_replaced_and_said():
     world = settled()
     victim = world.notes.replicas[0].serial

@@ -278,8 +278,14 @@ def _let_go(
         if one.phase == "starting":
             _drain(one, todo, facts)
     too_many = len(ready) + len(ready_old) - desired
-    # A canary is beside all the old ones: it is compared with them, and nothing is missing if it goes.
-    for one in ready_old[: max(0, too_many if proven else 0)]:
+    # A canary is beside all of the stable revision: it is compared with them, and nothing is missing if it goes. Those of a
+    # revision between, that never became the stable one, make room for it.
+    between = [one for one in ready_old if one.revision != notes.stable]
+    stable = [one for one in ready_old if one.revision == notes.stable]
+    goes = [*between, *stable][: max(0, too_many)]
+    if not proven:
+        goes = [*between[: max(0, too_many)], *stable[: max(0, len(stable) - desired)]]
+    for one in goes:
         _drain(one, todo, facts)
     if too_many <= 0 and ready_old and any(_finds_no_room(one, uid, facts) for one in mine):
         _drain(ready_old[0], todo, facts)

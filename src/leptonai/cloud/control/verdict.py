@@ -1,6 +1,6 @@
 """Whether a new revision is worse than the one it replaces, from what the gateway saw of both in the same time.
 
-Errors: a binomial test against the stable revision's rate. Time: a sign test over slices of time. In each slice both have been
+Errors: Fisher's exact test against the stable revision. Time: a sign test over slices of time. In each slice both have been
 asked by the same clients on the same machine, so one that stands still for a second makes both slow in one slice, and never
 one of them in most slices. Time is what a replica took, from the request given to it until the head of its answer.
 """
@@ -15,7 +15,9 @@ from ...base.structs import prepare
 from ..gateway.counts import BUCKETS_S
 from ..gateway.traffic import RevisionTraffic
 
-MIN_ERRORS, MORE_ERRORS, BY_CHANCE = 3, 0.05, 1e-4
+MIN_ERRORS, MORE_ERRORS, BY_CHANCE = 3, 0.05, 1e-5
+KNOWN_REQUESTS = 20
+"""With fewer of the stable one in the same time, all that it ever answered counts; of one that answered nothing, so many good ones."""
 SLICE_REQUESTS = 5
 """A slice is over when both revisions have answered this often in it."""
 SLICES, SLOW_SLICES = 8, 7
@@ -38,8 +40,9 @@ prepare(Speed)
 
 def observe(speed: Speed, new: RevisionTraffic, stable: RevisionTraffic) -> None:
     """Take in the counts so far; ends the slice if there is enough in it."""
-    if speed.new is None or speed.stable is None or new.requests < speed.new.requests:
-        speed.new, speed.stable = new, stable  # it begins, or a worker began anew
+    begins = speed.new is None or speed.stable is None
+    if begins or new.requests < speed.new.requests or stable.requests < speed.stable.requests:
+        speed.new, speed.stable = new, stable  # a worker that begins anew has forgotten its counts
         return
     mine, other = new.minus(speed.new), stable.minus(speed.stable)
     if min(mine.requests, other.requests) < SLICE_REQUESTS:
@@ -60,12 +63,11 @@ def is_decided(speed: Speed) -> bool:
 
 def worse(speed: Speed, new: RevisionTraffic, stable: RevisionTraffic, ever: RevisionTraffic) -> str | None:
     """Why the new one must go; None as long as there is no reason. `stable`: since the new one takes requests; `ever`: all it did."""
-    rate = stable.errors / stable.requests if stable.requests else 0.0
-    if new.errors >= MIN_ERRORS and new.errors / new.requests > rate + MORE_ERRORS:
-        # A tenth of an error in ten requests more than there were: nothing is known to be free of errors.
-        expected = (stable.errors + 0.1) / (stable.requests + 10)
-        if by_chance(new.errors, new.requests, expected) < BY_CHANCE:
-            return f"{new.errors} of {new.requests} requests failed ({rate:.1%} before)"
+    other = stable if stable.requests >= KNOWN_REQUESTS else ever
+    known = max(KNOWN_REQUESTS, other.requests)
+    more = new.errors >= MIN_ERRORS and new.errors / new.requests > other.errors / known + MORE_ERRORS
+    if more and by_chance(new.errors, new.requests, other.errors, known) < BY_CHANCE:
+        return f"{new.errors} of {new.requests} requests failed ({other.errors / known:.1%} before)"
     usual_s = ever.quantile(0.999) or 0.0
     if new.silent_s > SILENT_S and new.silent_s > 3 * max(stable.silent_s, usual_s):
         return f"a request has had no answer for {new.silent_s:.0f} s"
@@ -74,13 +76,20 @@ def worse(speed: Speed, new: RevisionTraffic, stable: RevisionTraffic, ever: Rev
     return None
 
 
-def by_chance(errors: int, requests: int, rate: float) -> float:
-    """The probability of at least so many errors if each request fails with this rate (the binomial distribution's upper tail)."""
-    fewer = 0.0
-    for count in range(errors):
-        logarithm = math.lgamma(requests + 1) - math.lgamma(count + 1) - math.lgamma(requests - count + 1)
-        fewer += math.exp(logarithm + count * math.log(rate) + (requests - count) * math.log1p(-rate))
-    return max(0.0, 1.0 - fewer)
+def by_chance(errors: int, requests: int, other_errors: int, other_requests: int) -> float:
+    """The probability that so many or more of all errors fall to these requests if both have one rate (Fisher's exact test)."""
+    all_errors, everything = errors + other_errors, requests + other_requests
+    ways = _log_ways(everything, requests)
+    most = min(all_errors, requests)
+    return sum(
+        math.exp(_log_ways(all_errors, count) + _log_ways(everything - all_errors, requests - count) - ways)
+        for count in range(errors, most + 1)
+        if requests - count <= everything - all_errors
+    )
+
+
+def _log_ways(things: int, chosen: int) -> float:
+    return math.lgamma(things + 1) - math.lgamma(chosen + 1) - math.lgamma(things - chosen + 1)
 
 
 def _median_s(one: RevisionTraffic) -> float:
