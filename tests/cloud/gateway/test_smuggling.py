@@ -5,6 +5,8 @@ import re
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from leptonai.cloud.gateway.bodies import Chunked
 from leptonai.cloud.gateway.heads import BadMessage, parse_request
@@ -101,6 +103,47 @@ def test_a_chunked_body_is_the_same_however_it_is_cut():
             part = body[start : start + size] + (b"GET" if start + size >= len(body) else b"")
             used += chunks.feed(part)
         assert chunks.done and used == len(body) and chunks.payload == 31
+
+
+def end_of(data: bytes, sizes: list[int], strict: bool) -> tuple[int, int, bool] | str:
+    """(bytes that belong to the body, bytes in it, whether it has ended), or what is wrong; fed in parts of these sizes."""
+    chunks, used, position = Chunked(strict=strict), 0, 0
+    for size in [*sizes, len(data)]:
+        if chunks.done:
+            break
+        try:
+            used += chunks.feed(data[position : position + size])
+        except BadMessage as error:
+            return error.message
+        position += size
+    return used, chunks.payload, chunks.done
+
+
+PIECES = [
+    b"1\r\nx\r\n",
+    b"a\r\n0123456789\r\n",
+    b"0\r\n\r\n",
+    b"5\r\nhello\r\n",
+    b"05\r\nhello\r\n",
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"1",
+    b";",
+    b"GET ",
+    b"+1\r\nx\r\n",
+]
+
+
+@given(
+    st.lists(st.sampled_from(PIECES), max_size=12).map(b"".join),
+    st.lists(st.integers(1, 9), max_size=20),
+    st.booleans(),
+)
+def test_a_body_has_one_end_however_it_is_cut(data, sizes, strict):
+    """Read at once (where whole chunks are passed over quickly) or byte by byte: the same bytes belong to it, or it is refused."""
+    whole, cut = end_of(data, [], strict), end_of(data, sizes, strict)
+    assert cut == whole == end_of(data, [1] * len(data), strict)
 
 
 def test_heads_are_read_in_linear_time():

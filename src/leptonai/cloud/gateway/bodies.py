@@ -5,6 +5,9 @@ from __future__ import annotations
 from .heads import BadMessage
 
 _HEX = frozenset(b"0123456789abcdefABCDEF")
+MAX_SIZES = 4096
+_SIZES: dict[bytes, int] = {}
+"""Sizes as they were written, once checked: most chunks are of few sizes, and looking one up is much cheaper than reading it."""
 MAX_LINE = 4096
 MAX_TRAILER_BYTES = 8192
 MANY_CHUNKS, LITTLE_BYTES = 10_000, 4
@@ -29,6 +32,10 @@ class Chunked:
         """Raises BadMessage where the framing is not exactly as RFC 9112, 7.1 writes it."""
         position, end = 0, len(data)
         while position < end:
+            if self._state == self.SIZE and not self._line:
+                position = self._whole_chunks(data, position, end)
+                if position == end:
+                    break
             if self._state == self.DATA:
                 taken = min(self._left, end - position)
                 position += taken
@@ -54,6 +61,26 @@ class Chunked:
                 return position
         return position
 
+    def _whole_chunks(self, data: bytes, position: int, end: int) -> int:
+        """Pass over chunks that are here as a whole and of a size seen before; returns where the first other thing begins."""
+        start = position
+        while True:
+            line_end = data.find(b"\r\n", position)
+            size = _SIZES.get(data[position:line_end], 0) if line_end > position else 0
+            after = line_end + 2 + size
+            if not size or after + 2 > end or data[after : after + 2] != b"\r\n":
+                break
+            self.payload += size
+            self._chunks += 1
+            position = after + 2
+        if position > start:
+            self._check_count()
+        return position
+
+    def _check_count(self) -> None:
+        if self.strict and self._chunks > MANY_CHUNKS and self.payload < LITTLE_BYTES * self._chunks:
+            raise BadMessage("the body is cut into too many small chunks")
+
     def _check_part(self, line: bytes) -> None:
         """Refuse early what can no longer become right, so that a peer cannot make us wait for it."""
         if self._state == self.END_OF_DATA and line != b"\r":
@@ -73,8 +100,9 @@ class Chunked:
             self._left = int(size, 16)
             self.payload += self._left
             self._chunks += 1
-            if self.strict and self._chunks > MANY_CHUNKS and self.payload < LITTLE_BYTES * self._chunks:
-                raise BadMessage("the body is cut into too many small chunks")
+            self._check_count()
+            if self._left and len(_SIZES) < MAX_SIZES:
+                _SIZES[size] = self._left
             self._state = self.DATA if self._left else self.TRAILER
         elif not line:
             self.done = True
