@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "cloud": {"base"},
     "market": {"base", "cloud"},
     "cli": {"base", "client", "cloud", "market", *LIBRARY},
+    "util": {"base", "photon"},
     "services": {"base", "client", *LIBRARY},
     **{folder: {"base", *LIBRARY[:position]} for position, folder in enumerate(LIBRARY)},
 }

@@ -8,6 +8,10 @@ _NAMES = {
     # name: module that defines it
     "Client": "client.client",
     "Photon": "photon.framework.photon",
+    "KV": "state.kv",
+    "Queue": "state.queue",
+    "ObjectStore": "state.objectstore",
+    "Remote": "photon.remote",
     "Dataset": "data.dataset",
     "import_data": "data.importing",
     "open_dataset": "data.dataset",
@@ -24,6 +28,8 @@ _NAMES = {
     "mean_absolute_error": "tasks.metrics",
     "r2_score": "tasks.metrics",
     "accuracy_score": "tasks.metrics",
+    "LLM": "engine.llm",
+    "SamplingParams": "engine.params",
     "LeptonError": "base.errors",
 }
 

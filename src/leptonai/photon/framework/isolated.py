@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import os
 import struct
 import sys
 from typing import Any
@@ -26,7 +27,10 @@ class Isolated:
             raise InvalidInput(
                 f"{method} cannot be isolated: {photon_class.__qualname__} is not a class of a module that has a file"
             )
-        self.command = (sys.executable, "-m", __name__, source, photon_class.__qualname__, method)
+        spec = getattr(sys.modules.get(photon_class.__module__), "__spec__", None)
+        # A module of a package imports its neighbours by its name; any other file is imported by its path.
+        where = spec.name if spec is not None and "." in spec.name else source
+        self.command = (sys.executable, "-m", __name__, where, photon_class.__qualname__, method)
         self.process: asyncio.subprocess.Process | None = None
         self.lock = asyncio.Lock()
 
@@ -56,7 +60,10 @@ class Isolated:
     async def _running(self) -> asyncio.subprocess.Process:
         if self.process is None or self.process.returncode is not None:
             pipe = asyncio.subprocess.PIPE
-            self.process = await asyncio.create_subprocess_exec(*self.command, stdin=pipe, stdout=pipe, limit=1 << 20)
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(one for one in sys.path if one)}
+            self.process = await asyncio.create_subprocess_exec(
+                *self.command, stdin=pipe, stdout=pipe, limit=1 << 20, env=environment
+            )
         return self.process
 
     async def _kill(self) -> None:
@@ -72,7 +79,7 @@ class Isolated:
 
 def _serve(source: str, class_name: str, method: str) -> None:
     """The child: one call after another from stdin, until it closes. What the handler prints goes to stderr."""
-    import os
+    import importlib
     from pathlib import Path
 
     from .arguments import Arguments
@@ -82,7 +89,9 @@ def _serve(source: str, class_name: str, method: str) -> None:
 
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    photon = class_of(import_file(Path(source)), class_name)()
+    photon = class_of(
+        import_file(Path(source)) if source.endswith(".py") else importlib.import_module(source), class_name
+    )()
     photon._call_init_once()
     function = plain_function(type(photon), method)
     arguments = Arguments(function)
