@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from .databases import Postgres
+
 WAIT_S = 15.0
 """For what was asked to end by the test and is still doing so."""
 
@@ -34,6 +36,14 @@ def kill_leftovers(folder: Path, wait_s: float = WAIT_S) -> list[str]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     return list(left.values())
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server of these tests' own. Skips where there is none."""
+    cluster = Postgres()
+    yield cluster
+    cluster.stop()
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ from ..base.errors import InvalidInput, Refused
 from ..base.files import write_atomic
 from ..base.home import Home
 from .accounts.access import Access
-from .accounts.vault import Vault
+from .accounts.vault import Vault, check_vault
 from .accounts.workspaces import count_workspaces, create_workspace
 from .ending import Ending, run_until_asked
 from .instance import State, folder, only_one, write_state
@@ -146,6 +146,8 @@ def _run_plane(
     store = Store(database_url(home, settings.database))
     key = first_start(store, home)
     vault = Vault.open(folder(home) / "vault.key")
+    with store.connection() as connection:
+        check_vault(connection, vault)
     driver = LocalDriver(home)
     host = urlsplit(settings.url).hostname or settings.host
     hosts = frozenset({*LOOPBACK, host}) if is_loopback(settings.host) and not settings.behind_proxy else None

@@ -24,9 +24,9 @@ from leptonai.cloud.store.tables import keys as keys_table
 class Server:
     """The API in this process, its store and driver real; two workspaces, `mine` and `other`, and a key of each kind."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, url=None):
         self.home = Home(folder)
-        self.store = Store(f"sqlite:///{folder / 'cloud' / 'plane.db'}")
+        self.store = Store(url or f"sqlite:///{folder / 'cloud' / 'plane.db'}")
         vault = Vault.open(folder / "cloud" / "vault.key")
         access = Access(self.store, max_failures=10**9)
         self.plane = Plane(
@@ -72,16 +72,24 @@ class Server:
         self.store.close()
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
+DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
+
+
+def _url(request):
+    """None: SQLite in the home."""
+    return None if request.param == "sqlite" else request.getfixturevalue("postgres").new_database()
+
+
+@pytest.fixture(scope="module", params=DATABASES)
+def shared(request, tmp_path_factory):
     """For tests that only read, or whose names are their own."""
-    server = Server(tmp_path_factory.mktemp("home"))
+    server = Server(tmp_path_factory.mktemp("home"), _url(request))
     yield server
     server.close()
 
 
-@pytest.fixture
-def server(tmp_path):
-    server = Server(tmp_path)
+@pytest.fixture(params=DATABASES)
+def server(request, tmp_path):
+    server = Server(tmp_path, _url(request))
     yield server
     server.close()

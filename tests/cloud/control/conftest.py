@@ -16,8 +16,9 @@ from leptonai.cloud.store import Resource, Store
 CAPACITY = Resources(4, 8 << 30)
 
 
-def make_context(home: Home) -> Context:
-    store = Store(f"sqlite:///{home.root}/cloud/plane.db")
+def make_context(home: Home, url: str | None = None) -> Context:
+    """`url`: of the database; None: SQLite in the home."""
+    store = Store(url or f"sqlite:///{home.root}/cloud/plane.db")
     driver = LocalDriver(home, capacity=CAPACITY, isolate=False)
     return Context(store, driver, home, Vault.open(home.root / "cloud" / "vault.key"))
 
@@ -74,9 +75,17 @@ def home(tmp_path):
     return Home(tmp_path / "home")
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def url(request, home):
+    """Of a new database, once of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{home.root}/cloud/plane.db"
+    return request.getfixturevalue("postgres").new_database()
+
+
 @pytest.fixture
-def plane(home):
-    context = make_context(home)
+def plane(home, url):
+    context = make_context(home, url)
     with Loop(context, make_controllers(context, ("job",))) as loop:
         yield Plane(context, loop)
     for id in context.driver.observe():

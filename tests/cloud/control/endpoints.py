@@ -18,9 +18,9 @@ SERVICE = Path(__file__).with_name("service.py")
 class Endpoints:
     """What a test does with endpoints, as the API would; `gateway` is a real worker."""
 
-    def __init__(self, home):
+    def __init__(self, home, url=None):
         self.home = home
-        self.context = make_context(home)
+        self.context = make_context(home, url)
         self.gateway = Cloud(home.root / "cloud")
         self.routes = Routes(self.context.store, home.root / "cloud" / "routes.json")
         self.routes.start()

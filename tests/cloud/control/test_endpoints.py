@@ -19,8 +19,8 @@ from .endpoints import Endpoints
 
 
 @pytest.fixture
-def cloud(home):
-    cloud = Endpoints(home)
+def cloud(home, url):
+    cloud = Endpoints(home, url)
     with Loop(cloud.context, make_controllers(cloud.context, ("endpoint",))):
         yield cloud
     cloud.close()

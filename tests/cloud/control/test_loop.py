@@ -30,8 +30,8 @@ class Recording:
 
 
 @pytest.fixture
-def context(home):
-    context = make_context(home)
+def context(home, url):
+    context = make_context(home, url)
     yield context
     context.store.close()
 

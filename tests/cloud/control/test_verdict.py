@@ -73,9 +73,9 @@ def test_an_equal_revision_stays_also_on_a_machine_that_stands_still_again_and_a
     spread=st.sampled_from([0.1, 0.4]),
 )
 @settings(max_examples=120, deadline=None)
-def test_one_three_times_as_slow_is_found_within_ten_seconds(seed, base_s, stalls, spread):
+def test_one_three_times_as_slow_is_found_within_twenty_seconds(seed, base_s, stalls, spread):
     why, seconds = World(seed, base_s=base_s, factor=3.0, stalls=stalls, spread=spread).run()
-    assert why and "on average" in why and seconds <= 10
+    assert why and "on average" in why and seconds <= 20
 
 
 @given(seed=st.integers(0, 10**9), stalls=st.sampled_from([0.0, 0.5]))

@@ -4,15 +4,6 @@ pytest.importorskip("sqlalchemy")
 
 from leptonai.cloud.store import Store
 
-from ..databases import Postgres
-
-
-@pytest.fixture(scope="session")
-def postgres():
-    cluster = Postgres()
-    yield cluster
-    cluster.stop()
-
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request, tmp_path):

@@ -9,11 +9,13 @@ from pathlib import Path
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ...base.errors import Corrupt, Missing, NotFound, Unavailable
+from ...base.errors import Corrupt, Missing, NotFound, Refused, Unavailable
 from ..store.tables import secrets
 
 _NONCE_BYTES = 12
 KEY_BYTES = 32
+_MARK = "vault"
+"""A value of no workspace that shows whose key a database was sealed with."""
 
 
 class Vault:
@@ -68,6 +70,21 @@ class Vault:
 
     def unseal_text(self, sealed: str, place: str) -> str:
         return self.unseal(base64.b64decode(sealed), place).decode()
+
+
+def check_vault(connection: Connection, vault: Vault) -> None:
+    """Raises Refused if what this database holds was sealed with another key than this home's: planes that share one share a key."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    row = dialect.insert(secrets).values(workspace="", name=_MARK, sealed=vault.seal(_MARK.encode(), _MARK))
+    connection.execute(row.on_conflict_do_nothing(index_elements=[secrets.c.workspace, secrets.c.name]))
+    query = select(secrets.c.sealed).where(secrets.c.workspace == "", secrets.c.name == _MARK)
+    try:
+        vault.unseal(connection.scalar(query), _MARK)
+    except Corrupt:
+        raise Refused(
+            "the secrets in this database were sealed with the key of another home",
+            fix="Copy cloud/vault.key of the home that used this database first into this home's folder cloud, mode 0600.",
+        ) from None
 
 
 def put_secret(connection: Connection, vault: Vault, workspace: str, name: str, value: str) -> None:

@@ -177,6 +177,7 @@ class Transaction:
         """Remove the row and its events. Its audit stays."""
         self.connection.execute(delete(events).where(events.c.uid == resource.uid))
         self.connection.execute(delete(resources).where(resources.c.uid == resource.uid))
+        _leases.forget(self.connection, f"resource/{resource.uid}")
         self.changed.pop(resource.uid, None)
         self.moved = True
 
