@@ -6,9 +6,10 @@ import click
 
 from ..base.errors import InvalidInput, Missing
 from .output import print_json, print_table
+from .serve_llm import ServeCommand
 
 
-@click.command()
+@click.command(cls=ServeCommand)
 @click.argument("model", required=False)
 @click.option(
     "--name", help="Name of the service; its requests and feedback are kept under it. Default: the model's name."
@@ -84,6 +85,8 @@ def serve(
 
     MODEL is a model of the zoo (name, name@version, name@tag, zoo:name), a folder, or a file: model.onnx, model.keras, model.skops,
     a LightGBM text (lightgbm:model.txt), an exported program of torch (model.pt2). No file is unpickled.
+
+    llm:PATH_OR_REPO is a language model behind OpenAI's API, with options of its own: lep serve llm:MODEL --help.
 
     The log and the feedback of a service survive restarts and new versions.
     """
