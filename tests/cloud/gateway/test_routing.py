@@ -1,8 +1,10 @@
 """Who may call what, which replica gets it, how requests wait: on real workers."""
 
+import tempfile
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import httpx
 import pytest
@@ -239,6 +241,26 @@ def test_limits_are_shared_and_exact(tmp_path):
     assert one.take("another", 600) == 0
     now[0] = 5.0  # the machine was started again: old moments mean nothing
     assert one.take("caller", 600) == 0
+
+
+@given(st.integers(12_000, 1_000_000), st.lists(st.tuples(st.integers(0, 1), st.integers(0, 50)), max_size=60))
+def test_what_workers_take_ahead_is_never_more_than_there_is(per_minute, turns):
+    """Bursts at two workers, each followed by a pause (ms): in all at most ten seconds' worth and what came in meanwhile."""
+    now = [100.0]
+    with tempfile.TemporaryDirectory() as folder:
+        workers = [SharedLimits(Path(folder) / "limits", lambda: now[0]) for _ in range(2)]
+        passed = 0
+        for worker, pause_ms in turns:
+            for _ in range(per_minute // 200):
+                passed += workers[worker].take("caller", per_minute) == 0
+            now[0] += pause_ms / 1000
+        most = per_minute / 6 + per_minute / 60 * (now[0] - 100)
+        asked = len(turns) * (per_minute // 200)
+        assert passed <= most + 1
+        lost = 2 * (per_minute / 6000) * (len(turns) + 1)  # claims that ran out unused
+        assert passed >= min(asked, most - lost) - 1
+        for one in workers:
+            one.close()
 
 
 @pytest.mark.parametrize("path", ["/api/v2/workspaces/ws", "/", "/workspace/ws/compute", "/other/thing"])

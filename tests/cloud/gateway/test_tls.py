@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import ipaddress
+import socket
 import ssl
 
 import httpx
@@ -82,3 +83,17 @@ def test_websockets_pass(secure):
 def test_what_is_not_tls_gets_no_answer(secure):
     secure.serve(secure.replica("a"))
     assert secure.raw(b"GET /ws/echo/ HTTP/1.1\r\nhost: x\r\n\r\n") == b""
+
+
+@pytest.mark.slow
+def test_a_handshake_that_never_ends_is_cut(secure):
+    """Three half handshakes: closed within the time for a head; others are served meanwhile."""
+    secure.serve(secure.replica("a"))
+    slow = [socket.create_connection(("127.0.0.1", secure.port), timeout=20) for _ in range(3)]
+    for connection in slow:
+        connection.sendall(b"\x16\x03\x01")
+    with httpx.Client(verify=secure.trust, headers=AUTH) as client:
+        assert client.get(f"https://127.0.0.1:{secure.port}/ws/echo/").status_code == 200
+    assert [connection.recv(100) for connection in slow] == [b""] * 3
+    for connection in slow:
+        connection.close()

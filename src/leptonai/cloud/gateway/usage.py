@@ -146,7 +146,10 @@ class Spool:
 
     def rotate(self, spare: Segment | None = None) -> Callable[[], None] | None:
         """Go on in the spare segment; returns the slow rest (fsync, rename), for a thread. None if there is nothing to hand over."""
-        self._spare = self._spare or spare
+        if self._spare is None:
+            self._spare = spare
+        elif spare is not None:
+            self._full.append(spare)  # one was made meanwhile, in a hurry; this one is empty and goes
         if self._current.lines and not self._turn():
             return None  # a full disk: what there is stays where it is
         done, self._full = self._full, []

@@ -25,7 +25,7 @@ from ...base.errors import Conflict, DiskFull, LeptonError, Unavailable
 from ...base.files import write_atomic
 from ...base.sockets import listen
 from .accesslog import AccessLog
-from .front import Front
+from .front import HEAD_S, Front
 from .gateway import MAX_CONNECTIONS, Gateway
 from .limits import SharedLimits
 from .table import read_table
@@ -77,7 +77,11 @@ async def serve(
     limits = SharedLimits(folder / "gateway" / "limits")
     gateway = Gateway(loop, spool, limits, max_connections(), access_log, tracing)
     routes = _Routes(gateway, folder / "routes.json")
-    server = await loop.create_server(lambda: Front(gateway), sock=listener, backlog=2048, ssl=tls)
+    # A handshake is a part of the head: a client that is slow with it has no longer for it.
+    handshake_s = HEAD_S if tls is not None else None
+    server = await loop.create_server(
+        lambda: Front(gateway), sock=listener, backlog=2048, ssl=tls, ssl_handshake_timeout=handshake_s
+    )
     port = listener.getsockname()[1]
     state = folder / "gateway" / f"{name}.json"
     write_atomic(state, json.dumps({"worker": name, "pid": os.getpid(), "host": host, "port": port}))
