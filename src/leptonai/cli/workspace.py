@@ -46,11 +46,17 @@ def show(as_json: bool) -> None:
 @click.option("--cpu", type=click.FloatRange(0), help="Quota in cores; 0: the machine's.")
 @click.option("--memory-gib", type=click.FloatRange(0), help="Quota of memory; 0: the machine's.")
 @click.option("--accelerators", type=click.IntRange(0), help="Quota of GPUs; 0: the machine's.")
-def set_(display_name, new_api, secure_defaults, cpu, memory_gib, accelerators) -> None:
+@click.option("--endpoints", type=click.IntRange(0), help="How many endpoints and pods; 0: any number.")
+@click.option("--jobs", type=click.IntRange(0), help="How many jobs that have not ended; 0: any number.")
+@click.option("--storage-gib", type=click.FloatRange(0), help="Quota of files; 0: the disk's.")
+def set_(display_name, new_api, secure_defaults, cpu, memory_gib, accelerators, endpoints, jobs, storage_gib) -> None:
     """Change settings of the workspace; what is not named stays."""
     features = {"enable_new_deployment_api": new_api, "enable_secure_endpoint_defaults": secure_defaults}
-    memory = None if memory_gib is None else int(memory_gib * (1 << 30))
-    quota = {"cpu": cpu, "memory_bytes": memory, "accelerators": accelerators}
+    memory, storage = (None if gib is None else int(gib * (1 << 30)) for gib in (memory_gib, storage_gib))
+    quota = {
+        "cpu": cpu, "memory_bytes": memory, "accelerators": accelerators,
+        "endpoints": endpoints, "jobs": jobs, "storage_bytes": storage,
+    }  # fmt: skip
     body = {"features": _given(features), "quota": _given(quota), **_given({"display_name": display_name})}
     body = {key: value for key, value in body.items() if value}
     if not body:

@@ -135,6 +135,7 @@ def _run_plane(
 ) -> None:
     import uvicorn
 
+    from .accounts.quotas import Limits
     from .api.app import Api
     from .compute.local import LocalDriver
     from .control.context import Context
@@ -148,7 +149,7 @@ def _run_plane(
     vault = Vault.open(folder(home) / "vault.key")
     with store.connection() as connection:
         check_vault(connection, vault)
-    driver = LocalDriver(home)
+    driver = LocalDriver(home, limits=Limits(store))
     host = urlsplit(settings.url).hostname or settings.host
     hosts = frozenset({*LOOPBACK, host}) if is_loopback(settings.host) and not settings.behind_proxy else None
     plane = Plane(home, store, vault, Access(store), settings.url, driver, hosts)

@@ -94,3 +94,30 @@ def test_any_queue(waiting, running, now):
     victims = [one for one in running if one.id in decision.preempt]
     assert all(one.preemptible and not one.stopping for one in victims)
     assert len(decision.preempt) == len(victims) == len(set(decision.preempt))
+
+
+def test_who_waits_for_the_room_of_its_workspace_holds_up_nobody_else():
+    limits = {"a": Resources(1, 1 << 30)}
+    running = [claim("a1", 1, workspace="a")]
+    waiting = [claim("a2", 1, 9, 0, workspace="a"), claim("b1", 3, 1, 1, workspace="b")]
+    assert decide(waiting, running, ROOM, 10 * PATIENCE_S, limits).admit == ("b1",)
+    assert decide(waiting[:1], [], ROOM, 0, limits).admit == ("a2",)
+
+
+@given(
+    waiting=st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4), st.integers(1, 9)), max_size=12),
+    running=st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 2)), max_size=3),
+    limit=st.integers(0, 6),
+)
+@settings(deadline=None)
+def test_no_workspace_goes_beyond_its_quota(waiting, running, limit):
+    limits = {"a": Resources(limit, 1 << 40), "b": Resources(2, 1 << 40)}
+    claims = {f"w{n}": claim(f"w{n}", cpu, priority, n, workspace=ws) for n, (ws, cpu, priority) in enumerate(waiting)}
+    busy = [claim(f"r{n}", cpu, workspace=ws) for n, (ws, cpu) in enumerate(running)]
+    big = Resources(100, 1 << 40)
+    admitted = [claims[id] for id in decide(list(claims.values()), busy, big, 0, limits).admit]
+    for workspace, most in limits.items():
+        new = total(one.resources for one in admitted if one.workspace == workspace)
+        old = total(one.resources for one in busy if one.workspace == workspace)
+        assert new.cpu == 0 or new.plus(old).fits(most)
+    assert {one.id for one in claims.values() if one.workspace == "c"} <= {one.id for one in admitted}

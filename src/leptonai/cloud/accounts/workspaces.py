@@ -22,7 +22,7 @@ _MEMBER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@-]{0,99}\Z")
 DEFAULTS: dict[str, Any] = {
     "features": {"enable_new_deployment_api": False, "enable_secure_endpoint_defaults": True},
     # 0: no limit but the machine.
-    "quota": {"cpu": 0, "memory_bytes": 0, "accelerators": 0},
+    "quota": {"cpu": 0, "memory_bytes": 0, "accelerators": 0, "endpoints": 0, "jobs": 0, "storage_bytes": 0},
 }
 
 

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from ...base.errors import InvalidInput, NotFound
+from ..accounts.quotas import check_room
 from ..accounts.secrets import check_references
 from ..accounts.workspaces import get_workspace
 from ..resources.endpoint import NAME
@@ -91,6 +92,7 @@ class View:
         spec = tokens.with_default(call, spec, settings["features"]["enable_secure_endpoint_defaults"])
         spec = tokens.seal(call, name, _with_port(spec))
         self._check(call, spec)
+        check_room(call.tx, call.workspace, "endpoint", spec, call.plane.shapes())
         spec |= prune({"visibility": visibility, "semantic_version": "1.0"})
         resource = call.tx.create("endpoint", call.workspace, name, spec, labels)
         return Answer(self.shape.show(call, resource), 201)
@@ -107,6 +109,7 @@ class View:
         spec = tokens.seal(call, resource.name, self.shape.read(wanted), resource.spec)
         spec = {**hidden, **spec}
         self._check(call, spec)
+        check_room(call.tx, call.workspace, "endpoint", spec, call.plane.shapes(), resource.uid)
         if visibility:
             spec["visibility"] = visibility
         spec["semantic_version"] = _next_version(resource.spec, spec)

@@ -11,6 +11,7 @@ from typing import Any
 from ...base.errors import Conflict, InvalidInput, NotFound, Refused, disk_errors
 from ...base.files import fsync_folder
 from ...base.paths import resolve_within
+from ..accounts.quotas import check_storage
 from .call import Answer, Call
 
 NAME = "default"
@@ -97,6 +98,9 @@ def upload(call: Call) -> Answer:
         target = _path(call, f"{call.path['path']}/{Path(call.upload_name).name}")
     if not target.parent.is_dir():
         raise NotFound(f"there is no folder {Path(call.path['path']).parent}", fix="Make it first.")
+    replaced = target.stat().st_size if target.is_file() else 0
+    size = os.path.getsize(call.upload) - replaced  # type: ignore[arg-type]
+    check_storage(call.tx, call.workspace, lambda: used_bytes(call.plane.storage(call.workspace)), size)
     with disk_errors(target.name):
         temporary = target.parent / f".{target.name[:200]}.{call.request_id}"
         try:

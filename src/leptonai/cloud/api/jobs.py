@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...base.errors import InvalidInput
+from ..accounts.quotas import check_room
 from ..accounts.secrets import check_references
 from ..resources.job import ENDED, JobStatus
 from ..resources.registry import KINDS
@@ -96,6 +97,7 @@ class Jobs:
         check_spec_fields(spec)
         spec = merge({}, spec)
         self._check(call, spec)
+        check_room(call.tx, call.workspace, self.kind, spec, call.plane.shapes())
         spec |= prune({"title": title, "visibility": visibility})
         tail = "".join(secrets.choice(_ALPHABET) for _ in range(6))
         resource = call.tx.create(self.kind, call.workspace, f"{title}-{tail}", spec, labels)

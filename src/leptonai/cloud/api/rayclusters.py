@@ -12,6 +12,7 @@ import secrets
 from typing import Any
 
 from ...base.errors import InvalidInput, NotFound, Unavailable
+from ..accounts.quotas import check_room
 from ..resources.endpoint import NAME
 from ..resources.job import ENDED, JobStatus
 from ..resources.registry import KINDS
@@ -174,6 +175,7 @@ def submit(call: Call) -> dict[str, Any]:
         }
     )
     KINDS["job"].read_spec(spec)
+    check_room(call.tx, call.workspace, "job", spec, call.plane.shapes())
     call.tx.create("job", call.workspace, name, spec, {LABEL: cluster.name})
     return {"job_id": name, "submission_id": name}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from ...base.errors import InvalidInput
 from ..accounts import workspaces
+from ..accounts.quotas import Quota
 from ..accounts.workspaces import get_workspace
 from ..resources.registry import KINDS
 from ..resources.shapes import GIB, shape_named
@@ -65,11 +66,11 @@ def _shapes(call: Call) -> dict[str, Any]:
 
 def _limit(call: Call, settings: dict[str, Any]) -> dict[str, Any]:
     whole = max(call.plane.shapes().values(), key=lambda one: (one.memory_bytes, one.cpu))
-    quota = settings["quota"]
+    quota = Quota.of(settings)
     return {
-        "cpu": quota["cpu"] or whole.cpu,
-        "memory": (quota["memory_bytes"] or whole.memory_bytes) >> 20,
-        "accelerator_num": quota["accelerators"] or max(one.accelerators for one in call.plane.shapes().values()),
+        "cpu": quota.cpu or whole.cpu,
+        "memory": int(quota.memory_bytes or whole.memory_bytes) >> 20,
+        "accelerator_num": quota.accelerators or max(one.accelerators for one in call.plane.shapes().values()),
     }
 
 
@@ -101,7 +102,9 @@ def patch(call: Call) -> dict[str, Any]:
             raise InvalidInput(
                 "a workspace has no such setting", received=key, expected="display_name, features, quota"
             )
-    settings = merge(row.settings, {key: body[key] for key in ("features", "quota") if key in body})
+    settings = merge(
+        merge(workspaces.DEFAULTS, row.settings), {key: body[key] for key in ("features", "quota") if key in body}
+    )
     for key, default in workspaces.DEFAULTS.items():
         _check_settings(key, settings.get(key), default)
     name = body.get("display_name", row.display_name)

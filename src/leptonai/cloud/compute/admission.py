@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .driver import NOTHING, Resources
@@ -20,6 +20,7 @@ class Claim:
     resources: Resources
     priority: int
     queued_at: float
+    workspace: str = ""
     gang: str | None = None
     gang_size: int = 1
     preemptible: bool = False
@@ -57,13 +58,28 @@ class _Group:
         return tuple(member.id for member in self.members)
 
 
-def decide(waiting: Sequence[Claim], running: Sequence[Claim], capacity: Resources, now: float) -> Decision:
-    """Whom to start now and whom to stop for those who wait. `running` includes what was admitted and is about to start."""
+def decide(
+    waiting: Sequence[Claim],
+    running: Sequence[Claim],
+    capacity: Resources,
+    now: float,
+    limits: Mapping[str, Resources] | None = None,
+) -> Decision:
+    """Whom to start now and whom to stop for those who wait. `running` includes what was admitted and is about to start.
+
+    `limits`: what a workspace may claim in all. Who waits for its own workspace's room holds up nobody else.
+    """
+    left = _left_of(limits or {}, running)
     free = capacity.minus(total(claim.resources for claim in running))
     leaving = total(claim.resources for claim in running if claim.stopping)
     admit: list[str] = []
     for group in _in_order(waiting):
+        workspace = group.members[0].workspace
+        if workspace in left and not group.resources.fits(left[workspace]):
+            continue
         if group.resources.fits(free):
+            if workspace in left:
+                left[workspace] = left[workspace].minus(group.resources)
             admit += group.ids
             free = free.minus(group.resources)
             continue
@@ -76,6 +92,14 @@ def decide(waiting: Sequence[Claim], running: Sequence[Claim], capacity: Resourc
         if now - group.queued_at > PATIENCE_S:
             break
     return Decision(tuple(admit))
+
+
+def _left_of(limits: Mapping[str, Resources], running: Sequence[Claim]) -> dict[str, Resources]:
+    left = dict(limits)
+    for claim in running:
+        if claim.workspace in left:
+            left[claim.workspace] = left[claim.workspace].minus(claim.resources)
+    return left
 
 
 def total(resources: Iterable[Resources]) -> Resources:

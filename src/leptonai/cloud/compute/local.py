@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,17 @@ MAX_STARTS_AT_ONCE = 8
 
 
 class LocalDriver:
-    def __init__(self, home: Home | None = None, *, capacity: Resources | None = None, isolate: bool = True):
-        """`capacity`: what may be used in all (None: this machine). `isolate`: plain processes run in bubblewrap where it is."""
+    def __init__(
+        self,
+        home: Home | None = None,
+        *,
+        capacity: Resources | None = None,
+        isolate: bool = True,
+        limits: Callable[[], Mapping[str, Resources]] = dict,
+    ):
+        """`capacity`: what may be used in all (None: this machine). `isolate`: plain processes run in bubblewrap where it is.
+        `limits`: what the workloads of a workspace may claim together, asked when something waits."""
+        self._limits = limits
         self.home = home or Home.current()
         self.root = self.home.root / "cloud" / "workloads"
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -206,7 +215,7 @@ class LocalDriver:
         waiting = [record for record in alive.values() if record.id not in admitted]
         if waiting:
             running = [alive[id].claim(alive[id].stopping) for id in admitted]
-            decision = decide([record.claim() for record in waiting], running, self.total, time.time())
+            decision = decide([record.claim() for record in waiting], running, self.total, time.time(), self._limits())
             for id in decision.preempt:
                 self._stop(
                     alive[id], "Preempted", "it made room for a workload of higher priority", alive[id].asked["grace_s"]

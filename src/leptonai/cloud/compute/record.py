@@ -72,6 +72,7 @@ class Record:
             self.resources,
             asked["priority"],
             self.queued_at,
+            asked["workspace"],
             f"{asked['owner']}\0{asked['gang']}" if asked["gang"] is not None else None,
             asked["gang_size"],
             asked["preemptible"],
