@@ -224,7 +224,9 @@ def runlocal(
     else:
         chosen = package.load(path or _path_of(store, _one_of(name, photon_id)))
     chosen.launch(
-        host=host, port=port, ready=lambda url: click.echo(f"{chosen.name} is served on {url}  (docs: {url}/docs)")
+        host=host,
+        port=port,
+        ready=lambda url: click.echo(f"{chosen._photon_name} is served on {url}  (docs: {url}/docs)"),
     )
 
 

@@ -38,12 +38,12 @@ class Remote:
         **options: Any,
     ):
         made = create(None, photon) if isinstance(photon, str) else photon() if isinstance(photon, type) else photon
-        self.name = deployment_name or f"{made.name[:20].rstrip('-')}-{uuid.uuid4().hex[:8]}"
+        self.name = deployment_name or f"{made._photon_name[:20].rstrip('-')}-{uuid.uuid4().hex[:8]}"
         self._process: subprocess.Popen | None = None
         self._workspace: Workspace | None = None
         self._closed = False
         with tempfile.TemporaryDirectory() as folder:
-            package = write(made, Path(folder) / f"{made.name}.photon")
+            package = write(made, Path(folder) / f"{made._photon_name}.photon")
             if os.environ.get("LEPTON_WORKSPACE_URL") and os.environ.get("LEPTON_WORKSPACE_TOKEN"):
                 self.client = self._deploy(package, timeout_s, options)
             else:

@@ -47,8 +47,8 @@ class Worker(Photon):
                 self._start()
 
     def _start(self) -> None:
-        self._queue = Queue(self.queue_name or f"{self.name}-tasks")
-        self._kv = KV(self.kv_name or f"{self.name}-tasks")
+        self._queue = Queue(self.queue_name or f"{self._photon_name}-tasks")
+        self._kv = KV(self.kv_name or f"{self._photon_name}-tasks")
         loops = [self._work] * self.worker_max_concurrency + [self._look_after]
         self._threads = [threading.Thread(target=loop, daemon=True, name="photon-worker") for loop in loops]
         for thread in self._threads:

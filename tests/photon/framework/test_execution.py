@@ -187,7 +187,7 @@ class Isolated(Photon):
         print("what a handler prints is no answer")
         return {"pid": os.getpid(), "x": x, "calls": self.calls}
 
-    @Photon.handler(isolate=True, timeout=4)
+    @Photon.handler(isolate=True, timeout=1.5)
     def stuck(self):
         hashlib.pbkdf2_hmac("sha256", b"x", b"y", 2_000_000_000)
 

@@ -31,6 +31,7 @@ _OPEN = ("/healthz", "/livez")
 _PAGES = ("/docs", "/redoc", "/ledoc")
 BUILT_IN = ("/healthz", "/livez", "/metrics", "/openapi.json", *_PAGES, "/favicon.ico", "/queue-length")
 HELD_BYTES = 1 << 30
+MAX_HEADERS = 256
 _HEALTHY = json_answer({"status": "ok"})
 
 
@@ -108,8 +109,12 @@ class App:
             if prefix := scope.get("root_path", ""):
                 path = path.removeprefix(prefix) or "/"
             route = self.routes.get((method, path))
-            if self.token is not None and method != "OPTIONS" and path not in _OPEN and not self._may(scope):
-                answer: Any = json_answer({"detail": "Invalid or expired token"}, 403)
+            if len(scope["headers"]) > MAX_HEADERS:
+                answer: Any = json_answer(
+                    {"error": f"the request has too many headers: expected at most {MAX_HEADERS}"}, 431
+                )
+            elif self.token is not None and method != "OPTIONS" and path not in _OPEN and not self._may(scope):
+                answer = json_answer({"detail": "Invalid or expired token"}, 403)
             elif route is not None:
                 label = path
                 answer = await self._handled(route, scope, receive, {})

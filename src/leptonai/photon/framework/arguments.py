@@ -112,7 +112,7 @@ class Arguments:
             model = self.model.model_validate(value)
         except pydantic.ValidationError as error:
             detail = [
-                {key: _printable(part) for key, part in one.items() if key in ("type", "loc", "msg", "input")}
+                {key: printable(part) for key, part in one.items() if key in ("type", "loc", "msg", "input")}
                 for one in error.errors(include_url=False, include_context=False)
             ]
             raise Invalid([{**one, "loc": [where, *one["loc"]]} for one in detail]) from None
@@ -171,7 +171,7 @@ def _is_plain(kind: Any) -> bool:
     return False
 
 
-def _printable(value: Any) -> Any:
+def printable(value: Any) -> Any:
     try:
         msgspec.json.encode(value)
     except (TypeError, NotImplementedError, msgspec.MsgspecError, RecursionError, UnicodeEncodeError):

@@ -24,7 +24,7 @@ class HuggingFacePhoton(Photon):
             from transformers import pipeline
         except ModuleNotFoundError as error:
             raise Missing(error.name or "transformers", "text") from error
-        _, model, revision = parse(self.model.partition(":")[2])
+        _, model, revision = parse(self._photon_model.partition(":")[2])
         torch.set_grad_enabled(False)
         options = {"trust_remote_code": False, "model_kwargs": {"use_safetensors": True}}
         try:

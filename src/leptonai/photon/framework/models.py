@@ -18,8 +18,7 @@ from .source import python_class
 
 
 class Launchable(Protocol):
-    name: str
-    model: str
+    _photon_name: str
     metadata: dict[str, Any]
 
     def launch(self, host: str = "127.0.0.1", port: int | None = None, **options: Any) -> None: ...
@@ -68,7 +67,8 @@ class Served:
 
     def __init__(self, name: str | None, model: str, ref: str, home: Home | None):
         plain = ref.partition("@")[0].rpartition("/")[2].partition(".")[0].lower().replace("_", "-")
-        self.name, self.model, self.ref, self.home = name or check_photon_name(plain), model, ref, home
+        self.name = self._photon_name = name or check_photon_name(plain)
+        self.model, self.ref, self.home = model, ref, home
 
     @property
     def metadata(self) -> dict[str, Any]:

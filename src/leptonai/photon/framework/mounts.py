@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ...base.errors import InvalidInput, Missing
+from .arguments import Invalid, printable
 from .execution import Late
 from .handler import Options, plain_function, route_path
 from .results import answer_of, failure, response_class_of
@@ -112,9 +113,13 @@ class Mounts:
         if self.raw is None:
             try:
                 from fastapi import FastAPI
+                from fastapi.exceptions import RequestValidationError
             except ModuleNotFoundError as error:
                 raise Missing("fastapi", "photon") from error
-            self.raw = FastAPI(title=self.app.photon.name, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+            self.raw = FastAPI(
+                title=self.app.photon._photon_name, docs_url=None, redoc_url=None, openapi_url="/openapi.json"
+            )
+            self.raw.add_exception_handler(RequestValidationError, _unfit)
         function = plain_function(type(self.app.photon), name)
         path = route_path(name, options)
         self.raw.add_api_route(
@@ -149,6 +154,15 @@ class Mounts:
         parameters = list(signature.parameters.values())[1:]
         endpoint.__signature__ = signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)  # type: ignore[attr-defined]
         return endpoint
+
+
+async def _unfit(request: Any, error: Any) -> Any:
+    """FastAPI's own answer fails on a body that is no text."""
+    detail = [
+        {key: printable(part) for key, part in one.items() if key in ("type", "loc", "msg", "input")}
+        for one in error.errors()
+    ]
+    return _response(failure(Invalid(detail)))
 
 
 class _AsHTTP(Exception):

@@ -34,7 +34,7 @@ def document(photon: Photon, routes: list[Route]) -> dict[str, Any]:
             paths.setdefault(route.path.replace(":path}", "}"), {})[route.method.lower()] = _operation(route, schemas)
     return {
         "openapi": "3.1.0",
-        "info": {"title": photon.name, "version": "0.1.0", "description": (type(photon).__doc__ or "").strip()},
+        "info": {"title": photon._photon_name, "version": "0.1.0", "description": (type(photon).__doc__ or "").strip()},
         "paths": paths,
         "components": {"schemas": schemas},
     }

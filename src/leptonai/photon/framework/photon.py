@@ -38,6 +38,16 @@ def check_photon_name(name: str) -> str:
     return name
 
 
+class _Readable:
+    """A name to read that `init` may use for something else: `self.model = load()` is what people write."""
+
+    def __init__(self, attribute: str):
+        self.attribute = attribute
+
+    def __get__(self, photon: Any, owner: type | None = None) -> Any:
+        return self if photon is None else getattr(photon, self.attribute)
+
+
 class Photon:
     """Subclass it, decorate methods with `@Photon.handler`, and each becomes a route. Attributes: docs/photon.md."""
 
@@ -61,6 +71,7 @@ class Photon:
     vcs_url: ClassVar[str | None] = None
 
     handler = staticmethod(_handler)
+    name, model = _Readable("_photon_name"), _Readable("_photon_model")
 
     def __init__(self, name: str | None = None, model: str | None = None):
         self._photon_name = name or _name_of(type(self).__name__)
@@ -68,15 +79,6 @@ class Photon:
         self._init_lock = threading.RLock()
         self._init_called = False
         self._app: App | None = None
-
-    @property
-    def name(self) -> str:
-        self._check_made()
-        return self._photon_name
-
-    @property
-    def model(self) -> str:
-        return self._photon_model
 
     def init(self) -> None:
         """Override: load what the handlers need. Runs once, before the first call."""
@@ -128,11 +130,12 @@ class Photon:
         """What the manifest of a package says. Plain data."""
         from .app import App
 
+        self._check_made()
         cls = type(self)
         source = inspect.getsourcefile(cls)
         return {
-            "name": self.name,
-            "model": self.model,
+            "name": self._photon_name,
+            "model": self._photon_model,
             "type": self.photon_type,
             "image": cls.image or f"default/lepton:photon-py3.{sys.version_info.minor}-runner-{__version__}",
             "args": list(cls.args),
@@ -155,7 +158,7 @@ class Photon:
         """Write the package (`NAME.photon` in this folder unless `path` says where); see package.py."""
         from .package import write
 
-        return write(self, Path(path or f"{self.name}.photon"))
+        return write(self, Path(path or f"{self._photon_name}.photon"))
 
     @staticmethod
     def load(path: str | Path) -> Photon:

@@ -83,7 +83,7 @@ def launch(
         # Both before init: a probe that may kill must see a process that is alive while it loads.
         probe = _liveness(host, photon.health_check_liveness_tcp_port, port)
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-        say = ready or (lambda url: print(f"{photon.name} is served on {url}", file=sys.stderr, flush=True))
+        say = ready or (lambda url: print(f"{photon._photon_name} is served on {url}", file=sys.stderr, flush=True))
         try:
             _run(
                 Server(config, LOCAL_S if grace_s is None else grace_s), listener, lambda: say(f"http://{shown}:{port}")

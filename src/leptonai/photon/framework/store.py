@@ -36,7 +36,7 @@ def _folder(home: Home | None) -> Path:
 
 def keep(photon: Any, home: Home | None = None) -> Package:
     """Pack a photon and keep it under its name; equal content is the package that exists."""
-    name = check_photon_name(photon.name)
+    name = check_photon_name(photon._photon_name)
     draft = _folder(home) / f".{name}-{time.time_ns()}.photon"
     try:
         write(photon, draft)

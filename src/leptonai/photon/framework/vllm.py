@@ -37,7 +37,7 @@ class VLLMPhoton(Photon):
             "-m",
             "vllm.entrypoints.openai.api_server",
             "--model",
-            self.model.removeprefix("vllm:"),
+            self._photon_model.removeprefix("vllm:"),
         ]
         self.process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(self.port), *arguments_of(dict(os.environ))]
@@ -46,7 +46,7 @@ class VLLMPhoton(Photon):
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.process.kill()
-                raise Unavailable("vLLM did not start; its log is above", received=self.model)
+                raise Unavailable("vLLM did not start; its log is above", received=self._photon_model)
             time.sleep(0.5)
 
     def _answers(self) -> bool:
