@@ -180,4 +180,10 @@ uint64_t lep_read_probe(const void* data, int64_t bytes) {
   return sum.load();
 }
 
+int64_t lep_multiply_probe(int64_t rounds) {
+  std::atomic<int64_t> operations{0};
+  parallel(threads() * 8, [&](int, int) { operations.fetch_add(kernels().multiply(rounds), std::memory_order_relaxed); });
+  return operations.load();
+}
+
 }  // extern "C"

@@ -21,7 +21,7 @@ namespace {
 
 const Kernels kTable = {TEXT(LEPTON_ISA), kRows,    kAttentionRows, attention_scratch, pack_activation, gemm,   quantize_row, rms_norm_row,
                         silu_mul_row,     rope_row, add_row,        embed_row,         store_kv,        attend, combine,      lora_row,
-                        argmax,           top_k};
+                        argmax,           multiply, top_k};
 
 }  // namespace
 

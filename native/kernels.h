@@ -50,6 +50,7 @@ struct Kernels {
   void (*combine)(int parts, int dim, const float* partial, int64_t part_stride, const float* maximum, const float* total, int64_t stat_stride, float* y);
   void (*lora_row)(const lep_lora&, const float* x, float* y);
   int (*argmax)(const float* x, int n, float* value);
+  int64_t (*multiply)(int64_t rounds);
   void (*top_k)(const float* x, int n, int k, int32_t* token, float* value, float* logsumexp);
 };
 

@@ -110,8 +110,10 @@ void lep_top_k(const float* logits, int32_t rows, int32_t vocab, int32_t k, int3
 // The whole decoder: y (tokens, hidden) after the final norm. Returns 0, or -1 if memory ran out.
 int32_t lep_forward(const lep_model*, const lep_batch*, float* y);
 
-// Reads `bytes` with all threads; returns a checksum so that nothing is optimised away (bandwidth probe).
+// What this machine can do. Reads `bytes` with all threads and returns a checksum, so that nothing is optimised away; multiplies
+// int8 on registers with all threads and returns the operations done.
 uint64_t lep_read_probe(const void* data, int64_t bytes);
+int64_t lep_multiply_probe(int64_t rounds);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

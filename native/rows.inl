@@ -76,6 +76,23 @@ int argmax(const float* x, int n, float* value) {
   return 0;
 }
 
+// int8 products on registers alone, as many at once as a GEMM has: what the silicon can do. Returns the operations done.
+int64_t multiply(int64_t rounds) {
+  alignas(64) static const uint8_t bytes[64] = {129, 127, 130};
+  I c[kRows][kVectors];
+  for (auto& row : c)
+    for (I& sum : row) sum = i_set(0);
+  const W w = w_load(bytes);
+  for (int64_t i = 0; i < rounds; ++i) {
+    UNROLL for (int m = 0; m < kRows; ++m)
+      UNROLL for (int v = 0; v < kVectors; ++v) c[m][v] = dot4_i8(c[m][v], w, int32_t(i));
+  }
+  int32_t sum = 0;
+  for (auto& row : c)
+    for (I& part : row) sum += i_sum(part);
+  return rounds * kRows * kVectors * 128 + (sum == 1);
+}
+
 // Candidates in falling order (ties: the smaller token first). A heap of k with its smallest on top; a vector of 16 is looked at
 // only if one of its lanes beats that smallest, which after the first few thousand tokens is rare.
 LANES bool before(float a, int32_t ta, float b, int32_t tb) { return a > b || (a == b && ta < tb); }

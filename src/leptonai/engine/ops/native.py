@@ -78,6 +78,7 @@ SIGNATURES = {
     "lep_argmax": (None, [P, N, N, P, P]),
     "lep_top_k": (None, [P, N, N, N, P, P, P]),
     "lep_forward": (N, [POINTER(Model), POINTER(Batch), P]),
+    "lep_multiply_probe": (c_int64, [c_int64]),
     "lep_read_probe": (c_uint64, [P, c_int64]),
 }
 
