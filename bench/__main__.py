@@ -12,7 +12,7 @@ import sys
 from .common import ROOT
 
 ALL = (
-    "startup", "size", "csv_import", "shuffled_reads", "trainer_overhead", "kill_resume", "mnist", "text", "serve", "gateway", "demo",
+    "startup", "size", "csv_import", "shuffled_reads", "trainer_overhead", "kill_resume", "mnist", "text", "serve", "gateway", "rollout", "plane_kills", "resources", "demo",
 )  # fmt: skip
 HEAD = """# Measured
 
