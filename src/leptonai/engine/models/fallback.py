@@ -77,7 +77,7 @@ class TransformersRunner:
             input_ids=torch.tensor([row.tokens]), position_ids=positions.unsqueeze(0), past_key_values=cache, use_cache=True,
             attention_mask=torch.ones(1, row.context, dtype=torch.long), logits_to_keep=max(row.wanted, 1),
         )  # fmt: skip
-        self.caches[row.sequence.id] = found.past_key_values
+        self.caches[row.sequence.id] = cache
         return found.logits[0].float()[max(row.wanted, 1) - row.wanted :]
 
     def cache(self, row: Row) -> Any:
@@ -87,8 +87,8 @@ class TransformersRunner:
         cache = self.caches.get(row.sequence.id)
         if row.start == 0 or cache is None:
             return DynamicCache(config=self.model.config)
-        if cache.get_seq_length() > row.start:
-            cache.crop(row.start)
+        if (extra := cache.get_seq_length() - row.start) > 0:
+            cache.crop(-extra)
         return cache
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
