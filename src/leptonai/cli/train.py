@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 @click.option(
     "--resume", metavar="RUN", help="Continue an unfinished run. The same recipe on the same data continues by itself."
 )
+@click.option("--on", "workspace", metavar="WORKSPACE", help="Train there, as a job; its logs are followed.")
+@click.option("--resource-shape", "-rs", help="With --on: size of the job. Default: the whole machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(
     recipe: Path | None,
@@ -42,6 +44,8 @@ def train(
     explain: bool,
     dry_run: bool,
     resume: str | None,
+    workspace: str | None,
+    resource_shape: str | None,
     as_json: bool,
 ) -> None:
     """Train a model from RECIPE (YAML) and publish it to the zoo.
@@ -51,15 +55,22 @@ def train(
     lep train recipes/mnist-cnn.yaml --set train.epochs=3 --set train.seed=1
     """
     found = read(recipe, resume, settings, name)
+    if workspace:
+        from .train_on import train_on
+
+        if explain or dry_run or resume:
+            raise InvalidInput("--on trains", fix="Leave out --explain, --dry-run and --resume, or --on.")
+        return train_on(found, workspace, resource_shape, as_json)
+    if resource_shape:
+        raise InvalidInput("--resource-shape is the size of a job", fix="Name a workspace: --on WORKSPACE.")
     if explain:
         from ..base.home import Home
         from ..train.plan import make_plan
 
         click.echo(make_plan(found, Home.current()).recipe.to_yaml(defaults=True), nl=False)
-        return
+        return None
     if dry_run:
-        rehearse(found, as_json)
-        return
+        return rehearse(found, as_json)
     from ..train.trainer import train as start
 
     result = start(found, resume=resume)
@@ -67,6 +78,7 @@ def train(
         print_json(as_data(result))
     else:
         summarize(result)
+    return None
 
 
 def read(path: Path | None, resume: str | None, settings: tuple[str, ...], name: str | None) -> Recipe:

@@ -86,6 +86,10 @@ def _detach(settings) -> None:
         click.echo(f"The admin's key is in {key_file}.")
     else:
         click.echo(f"Admin key (kept in {key_file}): {key_file.read_text().strip()}")
+    from ..cloud.compute import sandbox
+
+    if sandbox.bubblewrap() is None:
+        click.echo(f"Note: {sandbox.MISSING}")
 
 
 @click.command()

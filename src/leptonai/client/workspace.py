@@ -7,8 +7,11 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from ..base.errors import (
     Conflict,
+    Corrupt,
     InvalidInput,
     LeptonError,
     NotFound,
@@ -18,7 +21,9 @@ from ..base.errors import (
     Unavailable,
     shorten,
 )
+from ..base.files import write_atomic
 from ..base.home import Home
+from ..base.paths import check_name
 
 if TYPE_CHECKING:
     import httpx
@@ -38,22 +43,39 @@ class Workspace:
 
     @classmethod
     def current(cls, home: Home | None = None) -> Workspace:
-        """`LEPTON_WORKSPACE_URL` and `LEPTON_WORKSPACE_TOKEN`, or else the `lep up` of this home with its admin's key.
-
-        Raises Unavailable if there is neither."""
+        """`LEPTON_WORKSPACE_URL` and `LEPTON_WORKSPACE_TOKEN`, or else what `lep login` chose, or else the `lep up` of this home with
+        its admin's key. Raises Unavailable if there is none."""
         url, key = os.environ.get("LEPTON_WORKSPACE_URL"), os.environ.get("LEPTON_WORKSPACE_TOKEN")
         if url and key:
             return cls(url, key)
         home = home or Home.current()
+        chosen = logins(home)
+        if chosen.current and not url:
+            login = chosen.workspaces[chosen.current]
+            return cls(login.url, key or login.token)
         try:
             server = json.loads((home.root / "cloud" / "server.json").read_bytes())["url"]
             key = key or (home.root / "admin.key").read_text().strip()
         except (FileNotFoundError, KeyError, ValueError):
             raise Unavailable(
                 "no Lepton server is known",
-                fix="Start one with `lep up`, or set LEPTON_WORKSPACE_URL and LEPTON_WORKSPACE_TOKEN.",
+                fix="Start one with `lep up`, or log in: lep login -c WORKSPACE:TOKEN -u URL.",
             ) from None
         return cls(url or f"{server}/api/v2/workspaces/{home.workspace}", key)
+
+    @classmethod
+    def named(cls, name: str, home: Home | None = None) -> Workspace:
+        """The workspace `name`: one that `lep login` knows, or one of the server that `current` finds. Raises as `current`."""
+        home = home or Home.current()
+        login = logins(home).workspaces.get(name)
+        if login is not None:
+            return cls(login.url, login.token)
+        current = cls.current(home)
+        return cls(f"{current.server}/api/v2/workspaces/{check_name(name, 'workspace')}", current.key)
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
 
     @property
     def key(self) -> str:
@@ -95,6 +117,34 @@ class Workspace:
         if answer.status_code >= 400:
             raise _error(answer)
         return answer
+
+
+class Login(msgspec.Struct):
+    url: str
+    token: str
+
+
+class Logins(msgspec.Struct):
+    """What `lep login` keeps in `LEPTON_HOME/logins.json` (0600)."""
+
+    current: str | None = None
+    workspaces: dict[str, Login] = {}
+
+
+def logins(home: Home) -> Logins:
+    path = home.root / "logins.json"
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Logins)
+    except FileNotFoundError:
+        return Logins()
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise Corrupt(f"{path} cannot be read", fix="Remove it and log in again.") from None
+    return found if found.current in found.workspaces else Logins(None, found.workspaces)
+
+
+def keep_logins(home: Home, kept: Logins) -> None:
+    home.root.mkdir(parents=True, exist_ok=True)
+    write_atomic(home.root / "logins.json", msgspec.json.encode(kept))  # made with mode 0600
 
 
 def _error(answer: httpx.Response) -> LeptonError:

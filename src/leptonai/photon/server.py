@@ -1,6 +1,7 @@
 """The server process of one service: its checks before it listens, its sockets, its end. Owns `services/<name>/service.json`.
 
-A service name belongs to one process at a time (a lock on its folder), so its log has one writer.
+A service name belongs to one process at a time (a lock on its folder), or to the replicas of one endpoint together
+(`LEPTON_REPLICA_ID`, which the cloud sets): they share the log, so that feedback may reach another replica than the request did.
 """
 
 from __future__ import annotations
@@ -85,13 +86,24 @@ def serve(
         served = Served.load(ref, home, placement, sample)
         name = check_name(name or served.ref.partition("@")[0], "service")
         folder = home.services / name
-        with only_process(folder):
+        # Behind the gateway a request comes with the host that its client asked for.
+        replica = bool(os.environ.get("LEPTON_REPLICA_ID"))
+        with only_process(folder, replica=replica):
             url = f"http://{_in_url(host if loopback else _shown(host))}:{listener.getsockname()[1]}"
             options = {"placement": placement, "batching": batching, "recording": recording}
             grpc = None if grpc_port is None else (host, grpc_port)
             try:
                 run = _serve(
-                    listener, name, served, home, token, _hosts(host) if loopback else None, url, ready, options, grpc
+                    listener,
+                    name,
+                    served,
+                    home,
+                    token,
+                    _hosts(host) if loopback and not replica else None,
+                    url,
+                    ready,
+                    options,
+                    grpc,
                 )
                 _runner()(run)
             finally:
@@ -114,7 +126,9 @@ async def _serve(
     state = State(name, os.getpid(), url, served.ref, time.time())
 
     def announce(ref: str) -> None:
-        write_atomic(path, msgspec.json.encode(replace(state, model=ref)))
+        # Replicas are found through their endpoint; one file could name only one of them.
+        if not os.environ.get("LEPTON_REPLICA_ID"):
+            write_atomic(path, msgspec.json.encode(replace(state, model=ref)))
 
     def announce_swap(ref: str) -> None:
         # The swap is done already; on a full disk `lep serve --ls` goes on showing the version before.
@@ -176,11 +190,11 @@ def _runner() -> Callable:
 
 
 @contextmanager
-def only_process(folder: Path):
-    """Hold the service's lock; raise Conflict if another process serves under this name."""
+def only_process(folder: Path, *, replica: bool = False):
+    """Hold the service's lock (replicas hold it together); raise Conflict if another process serves under this name."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "a") as file:
-        if not try_lock(file):
+        if not try_lock(file, shared=replica):
             raise Conflict(
                 f"a service named {folder.name!r} runs already",
                 fix=f"Stop it with `lep serve --stop {folder.name}`, or choose another --name.",
@@ -188,10 +202,10 @@ def only_process(folder: Path):
         yield
 
 
-def try_lock(file: IO) -> bool:
+def try_lock(file: IO, *, shared: bool = False) -> bool:
     """Take the lock if nobody has it; it goes when the file is closed, and so with the process, however that ends."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         return True
     except BlockingIOError:
         return False

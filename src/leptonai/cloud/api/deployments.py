@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..control.notes import digest_of, template_of
 from ..resources.endpoint import EndpointStatus
 from ..resources.registry import KINDS
 from ..store import Resource
@@ -24,7 +25,16 @@ def status_of(resource: Resource) -> EndpointStatus:
 def state_of(resource: Resource, status: EndpointStatus) -> str:
     if resource.deleted_at is not None:
         return "Deleting"
+    if status.state == "Ready" and not _is_followed(resource, status):
+        return "Updating"
     return status.state if status.state in STATES else "Not Ready"
+
+
+def _is_followed(resource: Resource, status: EndpointStatus) -> bool:
+    """Whether the controller has seen the spec as it is. Until then an endpoint that has just been changed must not look ready."""
+    digest, notes = digest_of(template_of(resource.spec)), status.details
+    known = {one["digest"] for one in notes.get("revisions", ()) if one["number"] == notes.get("target")}
+    return digest in known or digest in notes.get("rejected", ())
 
 
 def show(call: Call, resource: Resource) -> dict[str, Any]:
