@@ -82,6 +82,13 @@ def test_gate_and_up_come_out_in_order(cpu, kind):
     assert torch.equal(gated, cpu.pack_linear(weight, kind, bias=bias).apply(x))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_large_bf16_weights_are_packed_from_a_copy_that_lives(cpu, kind):
+    """Of bf16 weights the packer reads an fp32 copy; one this large goes back to the system as soon as it is free."""
+    weight, x = torch.randn(4096, 2048).bfloat16(), torch.randn(1, 2048)
+    assert close(cpu.pack_linear(weight, kind).apply(x), ref.pack_linear(weight, kind).apply(x), TOLERANCE[kind])
+
+
 def test_zeros_stay_zeros(cpu):
     assert not cpu.pack_linear(torch.zeros(33, 64), "int4").apply(torch.randn(2, 64)).any()
     assert not cpu.pack_linear(torch.randn(33, 64), "int8").apply(torch.zeros(2, 64)).any()

@@ -123,7 +123,8 @@ def pack_linear(
     if kind == "int4":
         return pack_int4(*quantize_int4(weight, group), group=group, bias=bias, gated=gated)
     packed = PackedLinear(kind, *weight.shape, gated=gated)
-    library().lep_pack_float(byref(packed.struct), floats(weight).data_ptr(), packed.data.data_ptr())
+    source = floats(weight)  # an address alone would not keep a converted copy alive
+    library().lep_pack_float(byref(packed.struct), source.data_ptr(), packed.data.data_ptr())
     packed.set_bias(bias)
     return packed
 
