@@ -34,6 +34,8 @@ def test_the_loop_closes(digits):
     assert "digits@3: 1,757 rows, 160 of them from feedback" in digits.stdout
     # Either the gate passed, and no request failed in the swap; or it said no, and the old version stayed.
     assert re.search(r"digits@1, 52|requests meanwhile: .* 0 failed|stays in production", digits.stdout)
+    if "The gate passes" in digits.stdout:
+        assert re.search(r"requests meanwhile: \d+ by digits@1, \d+ by digits@2, 0 failed; endpoint and cloud", digits.stdout)
     service = json.loads(lep(Path(digits.args[0]), "serve", "--ls", "--json").stdout or "[]")
     assert service == []
 

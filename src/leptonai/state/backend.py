@@ -1,68 +1,14 @@
-"""Where state lives: a SQLite file of this workspace, or the server of `LEPTON_WORKSPACE_URL`. Owns the schema and its durability."""
+"""Where state lives: the SQLite file of this workspace, or the server of `LEPTON_WORKSPACE_URL`."""
 
 from __future__ import annotations
 
 import os
-import sqlite3
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
-from ..base.errors import disk_errors
-from ..base.home import Home
+from ..base.state import transaction as transaction
 from ..client.workspace import Workspace
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS kv(name TEXT PRIMARY KEY, created REAL);
-CREATE TABLE IF NOT EXISTS kv_values(kv TEXT REFERENCES kv(name) ON DELETE CASCADE, key TEXT, value BLOB, PRIMARY KEY(kv, key)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS queues(name TEXT PRIMARY KEY, created REAL);
-CREATE TABLE IF NOT EXISTS messages(id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT REFERENCES queues(name) ON DELETE CASCADE, body TEXT);
-CREATE INDEX IF NOT EXISTS messages_queue ON messages(queue, id);
-CREATE TABLE IF NOT EXISTS sent(queue TEXT REFERENCES queues(name) ON DELETE CASCADE, digest BLOB, at REAL, PRIMARY KEY(queue, digest)) WITHOUT ROWID;
-"""
-_ready: set[tuple[Path, int]] = set()
 
 
 def remote() -> Workspace | None:
     """The workspace's server, if the environment names one and its key; else state is on this machine."""
     url, key = os.environ.get("LEPTON_WORKSPACE_URL"), os.environ.get("LEPTON_WORKSPACE_TOKEN")
     return Workspace(url, key) if url and key else None
-
-
-@contextmanager
-def transaction(home: Home | None = None) -> Iterator[sqlite3.Connection]:
-    """One write transaction, on disk when it ends. A connection each: threads and forks share nothing."""
-    path = (home or Home.current()).folder / "state.db"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with disk_errors("the state"):
-        connection = sqlite3.connect(path, timeout=30, isolation_level=None)
-        try:
-            connection.execute("PRAGMA foreign_keys=ON")
-            connection.execute("PRAGMA synchronous=FULL")
-            if (path, path.stat().st_ino) not in _ready:
-                _prepare(connection)
-                _ready.add((path, path.stat().st_ino))
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
-        finally:
-            connection.close()
-
-
-def _prepare(connection: sqlite3.Connection) -> None:
-    """WAL cannot be switched to while another process holds the new file: it is tried until that has ended."""
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.executescript(_SCHEMA)
-            return
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)

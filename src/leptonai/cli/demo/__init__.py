@@ -29,9 +29,10 @@ from ...base.home import Home
 @click.option("--seed", default=0, show_default=True)
 @click.option("--exit", "leave", is_flag=True, help="Stop the service at the end, for scripts.")
 def demo(path: str | None, target: str | None, name: str | None, port: int, seed: int, leave: bool) -> None:
-    """Run the loop: import, train, evaluate, publish, serve, feedback, retrain, compare, promote."""
+    """Run the loop: import, train, evaluate, publish, serve, feedback, retrain, compare, promote, deploy on the cloud."""
     try:
         import lance  # noqa: F401
+        import sqlalchemy  # noqa: F401
         import torch  # noqa: F401
         import uvicorn  # noqa: F401
     except ModuleNotFoundError as error:

@@ -61,6 +61,7 @@ class Loop:
             second, passed = self.compare(after, before, newer)
             if passed:
                 self.promote(service, after, before)
+                self.deploy(after, before)
             else:
                 self.say(f"The gate says no: {before.entry.ref} stays in production")
                 self.add("in production", before.entry.ref, before.entry.ref)
@@ -282,6 +283,32 @@ class Loop:
             )
         self.add("in production", before.entry.ref, after.entry.ref)
         self.add("requests failed", f"0 of {REQUESTS}", f"0 of {len(seen)} during the swap")
+
+    def deploy(self, after: Any, before: Any) -> None:
+        """The same promotion on the cloud of this machine: two replicas, replaced one by one; not one request may fail."""
+        from . import cloud
+
+        old, new, name = before.entry.ref, after.entry.ref, cloud.endpoint_name(self.name)
+        self.say(
+            "The cloud: the old version as an endpoint with two replicas",
+            f"up; lep deploy {old} --name {name} --replicas 2",
+        )
+        with cloud.cloud(self.home) as where, cloud.deployed(where, name, old) as lep:
+            self.note(f"{lep.url} is ready")
+            self.say(
+                "A rolling update to the retrained version, while requests go on", f"deploy {new} --name {self.name}"
+            )
+            rows = request_rows(self.traffic.slice(0, 20).drop_columns([self.target]))
+            seen = cloud.update(where, lep, name, new, rows)
+        failed = [one for one in seen if isinstance(one, Exception)]
+        versions = [one["model"] for one in seen if not isinstance(one, Exception)]
+        counts = ", ".join(f"{versions.count(ref)} by {ref}" for ref in (old, new))
+        self.note(
+            f"{len(seen)} requests meanwhile: {counts}, {len(failed)} failed; endpoint and cloud are stopped again"
+        )
+        if failed:
+            raise Unavailable(f"a request failed during the rolling update: {failed[0]}")
+        self.add("on the cloud, 2 replicas", old, f"{new}: 0 of {len(seen)} failed in the update")
 
     def show_table(self, first: Any, second: Any) -> None:
         for key in HEADLINES:

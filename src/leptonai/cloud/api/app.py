@@ -173,6 +173,8 @@ class Api:
             return answer
         if answer.file is not None:
             return FileResponse(answer.file, headers={"content-disposition": "attachment", **answer.headers})
+        if answer.content is not None:
+            return Response(answer.content, media_type="application/octet-stream")
         if answer.lines is not None:
             return StreamingResponse(self._stream(answer.lines), media_type="text/plain; charset=utf-8")
         return _json(answer.value, answer.status, answer.headers)
@@ -230,9 +232,11 @@ class Api:
             if request.headers.get("content-type", "").startswith("multipart/form-data"):
                 try:
                     async with request.form(max_files=1, max_fields=10, max_part_size=1 << 20) as form:
-                        part = form.get("file")
+                        part = form.get("file") or form.get("value")
                         if part is None or isinstance(part, str):
-                            raise InvalidInput("the form has no file", expected="a multipart form with a part `file`")
+                            raise InvalidInput(
+                                "the form has no file", expected="a multipart form with a part `file` or `value`"
+                            )
                         call.upload_name = part.filename or ""
                         while chunk := await part.read(1 << 20):
                             await run_in_threadpool(target.write, chunk)

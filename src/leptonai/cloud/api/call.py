@@ -19,18 +19,19 @@ MAX_PAGE_SIZE = 10_000
 
 @dataclass
 class Answer:
-    """`value` becomes JSON; `file` and `lines` are streamed."""
+    """`value` becomes JSON, `content` is sent as it is; `file` and `lines` are streamed."""
 
     value: Any = None
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     file: Path | None = None
+    content: bytes | None = None
     lines: Iterator[str] | AsyncIterator[str] | None = None
 
 
 @dataclass
 class Call:
-    """`tx` is open while the handler runs and is committed after it. `upload`: the part `file` of a form, already on disk."""
+    """`tx` is open while the handler runs and is committed after it. `upload`: the part `file` (or `value`) of a form, already on disk."""
 
     plane: Plane
     actor: Actor
