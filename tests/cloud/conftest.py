@@ -22,6 +22,9 @@ def processes_of(folder: Path) -> dict[int, str]:
             continue
         with contextlib.suppress(OSError):
             command = (entry / "cmdline").read_bytes()
+            # Python's own helper of this process: it ends with it.
+            if b"multiprocessing.resource_tracker" in command:
+                continue
             if command and (mark in command + b"/" or mark in (entry / "environ").read_bytes()):
                 found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace").strip()
     return found

@@ -295,9 +295,7 @@ class Loop:
         )
         with cloud.cloud(self.home) as where, cloud.deployed(where, name, old) as lep:
             self.note(f"{lep.url} is ready")
-            self.say(
-                "A rolling update to the retrained version, while requests go on", f"deploy {new} --name {self.name}"
-            )
+            self.say("A rolling update to the retrained version, while requests go on", f"deploy {new} --name {name}")
             rows = request_rows(self.traffic.slice(0, 20).drop_columns([self.target]))
             seen = cloud.update(where, lep, name, new, rows)
         failed = [one for one in seen if isinstance(one, Exception)]
