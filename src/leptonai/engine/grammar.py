@@ -110,8 +110,10 @@ class GrammarCompiler:
             case "lark":
                 return matcher.grammar_from_lark(value)
             case "gbnf":
+                from llguidance.gbnf_to_lark import gbnf_to_lark
+
                 try:
-                    return matcher.grammar_from_lark(self._library.gbnf_to_lark(value))
+                    return matcher.grammar_from_lark(gbnf_to_lark(value))
                 except Exception as error:
                     raise InvalidInput(f"the grammar cannot be read: {_first_line(str(error))}") from error
             case "choice":

@@ -83,7 +83,6 @@ class ToolParser:
         self._buffer = ""
         self._inside = format == "forced"
         self._decided = format != "llama3"
-        self._after_calls = False
         self.calls = 0
 
     def push(self, text: str) -> tuple[str, list[Call]]:
@@ -112,18 +111,15 @@ class ToolParser:
         """Text before a mark goes to the reader; True when a mark was found."""
         mark = START[self.format]
         at = self._buffer.find(mark)
+        # Space before a mark is no answer, so space at the end waits until it is known what follows.
+        text = (
+            self._buffer[: len(self._buffer) - overlap(self._buffer, mark)] if at < 0 else self._buffer[:at]
+        ).rstrip()
+        if text:
+            shown.append(text)
         if at < 0:
-            keep = overlap(self._buffer, mark)
-            text = self._buffer[: len(self._buffer) - keep]
             self._buffer = self._buffer[len(text) :]
-            if self._after_calls and not text.strip():  # the line break between two calls is no answer
-                return False
-            if text:
-                shown.append(text)
             return False
-        before = self._buffer[:at]
-        if before.strip() or (before and not self._after_calls and self.format != "hermes"):
-            shown.append(before)
         self._buffer = self._buffer[at + len(mark) :]
         self._inside = True
         return True
@@ -141,7 +137,7 @@ class ToolParser:
                 self._buffer, self._inside = rest, False
                 return True
             calls.append(parsed)
-            self._buffer, self._inside, self._after_calls = rest, False, True
+            self._buffer, self._inside = rest, False
             return True
         body = body.removeprefix("[") if not body.startswith("[TOOL_CALLS]") else body.removeprefix("[TOOL_CALLS]")
         body = body.lstrip(" \n\r\t,;").lstrip("]").removeprefix(START["llama3"]).lstrip()

@@ -5,6 +5,7 @@ python -m leptonai.engine.worker FD      (started by process.py; FD is one end o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -127,15 +128,15 @@ def main() -> None:
         from .open import open_engine
 
         engine, grammar = open_engine(options)
-    except (LeptonError, OSError, ImportError) as error:
-        sock.sendall(wire.frame(wire.Failed(str(error))))
+    except Exception as error:  # whatever it is, the server says it in one sentence
+        reason = str(error) if isinstance(error, LeptonError) else f"{type(error).__name__}: {error}"
+        with contextlib.suppress(OSError):  # the server may know already, and be gone
+            sock.sendall(wire.frame(wire.Failed(reason)))
         return
     sock.sendall(wire.frame(wire.Ready(engine.info)))
     worker = Worker(sock, engine, grammar.compile)
-    try:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the server is gone; so are we
         worker.run()
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # the server is gone; so are we
 
 
 if __name__ == "__main__":

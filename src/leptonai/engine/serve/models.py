@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -65,10 +66,9 @@ class Served:
                 code="chat_template_missing",
             )
         described = [{"type": "function", "function": function_of(tool)} for tool in tools or ()]
+        plain_messages = [plain(message, i) for i, message in enumerate(messages)]
         try:
-            return self.tokenizer.apply_chat_template(
-                [plain(message, i) for i, message in enumerate(messages)], tools=described or None, **options
-            )
+            return self.tokenizer.apply_chat_template(plain_messages, tools=described or None, **options)
         except LeptonError as error:
             raise ApiError(
                 400,
@@ -89,8 +89,6 @@ def function_of(tool: Tool) -> dict:
 
 def plain(message: Message, index: int) -> dict:
     """A message as templates want it: text as one string, arguments of calls as objects."""
-    import json
-
     role = "system" if message.role == "developer" else "tool" if message.role == "function" else message.role
     value: dict[str, Any] = {"role": role, "content": text_of(message.content, f"messages[{index}].content")}
     for name in ("name", "tool_call_id", "reasoning_content"):

@@ -45,7 +45,11 @@ async def open_backend(options: ServeOptions) -> tuple[Any, Any]:
         backend = open_adapter(options.backend, path, options.engine)
     else:
         raise InvalidInput("there is no such backend", received=options.backend, expected=", ".join(BACKENDS))
-    tokenizer, _ = await asyncio.gather(asyncio.to_thread(load_tokenizer, path), backend.start())
+    try:
+        tokenizer, _ = await asyncio.gather(asyncio.to_thread(load_tokenizer, path), backend.start())
+    except BaseException:
+        await backend.stop()
+        raise
     return backend, tokenizer
 
 
