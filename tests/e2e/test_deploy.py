@@ -74,7 +74,7 @@ def test_a_model_becomes_an_endpoint_and_feedback_becomes_data(lep, model):
     assert lep("feedback", "to-data", "where", "points").startswith("points@3: 8 rows")
     assert "where" in lep("endpoint", "list")
     assert "Ready" in lep("endpoint", "status", "-n", "where", "-d")
-    assert "→ 4" in _error(lep, "deploy", "nothing")  # NotFound: no such model
+    assert "→ 3" in _error(lep, "deploy", "nothing")  # NotFound: no such model
     lep("endpoint", "remove", "-n", "where")
 
 

@@ -42,6 +42,24 @@ def log_in(lep, cloud):
     lep.run("workspace", "login", "-i", "default", "-t", cloud.key, "--workspace-url", cloud.base)
 
 
+def test_first_transcript(lep, cloud):
+    """Log in, an endpoint from a plain command, wait, call, scale, update, restart, logs, events, remove."""
+    assert "default" in lep.run("login", "-c", f"default:{cloud.key}", "-u", cloud.base)
+    host = ["--container-image", "host", "--container-command", SERVE, "-rs", "cpu.small"]
+    lep.run("endpoint", "create", "-n", "first", *host, "--tokens", "t1", "-r", "1")
+    lep.until("Ready", "endpoint", "status", "-n", "first", "-d")
+    wait_until_called(cloud, "first", "t1", 200)
+    assert call(cloud, "first", "wrong") == 401
+    lep.run("endpoint", "update", "-n", "first", "-r", "2", "--tokens", "t2")
+    wait_until_called(cloud, "first", "t2", 200)
+    assert "t2" in lep.run("endpoint", "status", "-n", "first", "-t")
+    lep.run("endpoint", "restart", "-n", "first")
+    assert "RevisionCreated" in lep.until("RevisionCreated", "endpoint", "events", "-n", "first")
+    assert "GET /" in lep.run("log", "get", "-e", "first", "--start", "today", "--end", "now")
+    lep.run("endpoint", "remove", "-n", "first")
+    assert "first" not in lep.run("endpoint", "list")
+
+
 @pytest.mark.slow
 def test_the_workspace_its_nodes_storage_secrets_and_templates(lep, cloud):
     log_in(lep, cloud)
