@@ -24,7 +24,8 @@ PATHS = sorted({real_path(route) for route in ROUTES})
 
 
 def test_every_route_names_an_action_and_the_list_of_open_paths_is_short():
-    assert len(OPEN) <= 6 and len(ROUTES) > 100
+    # `+ 1`: the signed URLs of objects, which carry their own credential.
+    assert len(OPEN) + 1 <= 6 and len(ROUTES) > 100
     for route in ROUTES:
         noun, _, verb = route.action.partition(".")
         assert noun in NOUNS and verb in VERBS, route

@@ -28,6 +28,7 @@ from ..gateway.traffic import Traffic
 from ..instance import folder
 from ..plane import Plane
 from ..store import Transaction
+from . import objects
 from .call import Answer, Call
 from .metrics import Metrics
 from .routes import ROUTES, Route, find
@@ -93,6 +94,8 @@ class Api:
         path = request.url.path
         if path in OPEN and request.method == "GET":
             return await self._open(request), None
+        if path.startswith(objects.SIGNED):
+            return await self._signed(request, path.removeprefix(objects.SIGNED)), None
         segments = path.split("/")[1:]
         inside = segments[:3] == PREFIX and len(segments) > 3
         workspace = segments[3] if inside else "default"
@@ -143,6 +146,24 @@ class Api:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind in ("application/x-www-form-urlencoded", "text/plain"):
             raise HttpError(415, "this body is not read", received=kind, expected="application/json")
+
+    async def _signed(self, request: Request, token: str) -> Response:
+        """The bytes of an object; the URL is the credential."""
+        if request.method not in ("GET", "PUT"):
+            raise Unauthenticated("this URL is for another method")
+        target = objects.opened(self.plane, token, request.method)
+        if request.method == "GET":
+            if not target.is_file():
+                raise NotFound("there is no such object")
+            return FileResponse(
+                target, media_type="application/octet-stream", headers={"content-disposition": "attachment"}
+            )
+        folder = self.plane.folder / "uploads"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.NamedTemporaryFile(dir=folder) as source:
+            await _receive(request, source)
+            await run_in_threadpool(objects.keep, target, Path(source.name))
+        return _json({})
 
     async def _open(self, request: Request) -> Response:
         if request.url.path == "/metrics":
@@ -243,12 +264,7 @@ class Api:
                 except MultiPartException as error:
                     raise InvalidInput(f"the form cannot be read: {error.message}") from None
             else:
-                size = 0
-                async for chunk in request.stream():
-                    size += len(chunk)
-                    if size > MAX_UPLOAD_BYTES:
-                        raise HttpError(413, "the file is too large", expected=f"at most {MAX_UPLOAD_BYTES} bytes")
-                    await run_in_threadpool(target.write, chunk)
+                await _receive(request, target)
             await run_in_threadpool(target.flush)
             return await self._respond(request, route, call)
 
@@ -262,6 +278,17 @@ def credential(request: Request) -> str | None:
     if scheme.lower() != "bearer" or len(token) > 512:
         raise Unauthenticated("this form of credential is not known", fix="Send `Authorization: Bearer KEY`.")
     return token.strip()
+
+
+async def _receive(request: Request, target: Any) -> None:
+    """The body, as it comes, into a file."""
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > MAX_UPLOAD_BYTES:
+            raise HttpError(413, "the file is too large", expected=f"at most {MAX_UPLOAD_BYTES} bytes")
+        await run_in_threadpool(target.write, chunk)
+    await run_in_threadpool(target.flush)
 
 
 async def _body(request: Request) -> bytes:

@@ -15,6 +15,7 @@ from . import (
     jobs,
     logs,
     nodes,
+    objects,
     photons,
     rayclusters,
     secrets,
@@ -197,6 +198,9 @@ ROUTES: list[Route] = [
     # It takes the message away, so whoever may only read must not call it.
     Route("GET", "/queue/{name}/messages", "storage.write", state.receive),
     Route("POST", "/queue/{name}/messages", "storage.write", state.send),
+    Route("GET", "/object_storage/{bucket}/{key*}", "storage.read", objects.get),
+    Route("PUT", "/object_storage/{bucket}/{key*}", "storage.write", objects.put),
+    Route("DELETE", "/object_storage/{bucket}/{key*}", "storage.write", objects.delete),
     Route("GET", "/api/v2/workspaces", "workspace.read", workspace.list_all, root=True),
     Route("POST", "/api/v2/workspaces", "workspace.write", workspace.create, root=True),
 ]  # fmt: skip
