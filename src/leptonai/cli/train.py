@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     "--resume", metavar="RUN", help="Continue an unfinished run. The same recipe on the same data continues by itself."
 )
 @click.option("--on", "workspace", metavar="WORKSPACE", help="Train there, as a job; its logs are followed.")
-@click.option("--resource-shape", "-rs", help="With --on: size of the job. Default: the whole machine.")
+@click.option("--resource-shape", "-rs", help="With --on: size of the job. Default: cpu.small.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(
     recipe: Path | None,

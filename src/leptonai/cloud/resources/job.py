@@ -65,7 +65,7 @@ class JobSpec(Spec):
     """Ours: the longest that one attempt may run."""
 
     def check(self) -> None:
-        workers = self.completions or 1
+        workers = 1 if self.completions is None else self.completions
         if not 1 <= workers <= MAX_WORKERS:
             raise InvalidInput(
                 "the number of workers is out of bounds", received=workers, expected=f"1 to {MAX_WORKERS}"
