@@ -6,11 +6,12 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ...base.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import torch
 
 # Families that differ in nothing but what their config and their weights say: biases and query/key norms are taken where the
 # checkpoint has them. `window`: the config's sliding_window holds unless use_sliding_window or layer_types says otherwise.
@@ -40,6 +41,8 @@ class ModelConfig:
 
     def rope_tables(self, positions: int) -> tuple[torch.Tensor, torch.Tensor]:
         """cosine, sine: (positions, rotary / 2) fp32."""
+        import torch
+
         frequencies, factor = rope_frequencies(self.rope, self.dim, self.positions)
         angles = torch.arange(positions).float().unsqueeze(1) * frequencies
         return angles.cos() * factor, angles.sin() * factor
@@ -119,6 +122,8 @@ def rope_parameters(raw: dict[str, Any]) -> dict[str, Any]:
 
 def rope_frequencies(rope: dict[str, Any], dim: int, positions: int) -> tuple[torch.Tensor, float]:
     """Inverse frequencies (rotary / 2,) fp32 and the attention factor. Su et al. 2021; Peng et al. 2023 (YaRN); Llama 3's rule."""
+    import torch
+
     theta, kind = float(rope["rope_theta"]), rope["rope_type"]
     rotary = int(dim * float(rope["partial_rotary_factor"]))
     base = 1.0 / theta ** (torch.arange(0, rotary, 2).float() / rotary)
@@ -143,6 +148,8 @@ def rope_frequencies(rope: dict[str, Any], dim: int, positions: int) -> tuple[to
 def yarn(
     rope: dict[str, Any], base: torch.Tensor, rotary: int, theta: float, factor: float, original: float
 ) -> tuple[torch.Tensor, float]:
+    import torch
+
     def place(turns: float) -> float:
         return rotary * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(theta))
 
