@@ -43,10 +43,10 @@ def call_schema(tools: list[dict[str, Any]], *, only: str | None, parallel: bool
     for tool in tools:
         if only is None or tool["name"] == only:
             arguments = tool.get("parameters") or {"type": "object"}
-            shape = {
-                "name": {"const": tool["name"]},
-                "arguments": {k: v for k, v in arguments.items() if k not in ("$defs", "definitions")},
-            }
+            arguments = {key: value for key, value in arguments.items() if key not in ("$defs", "definitions")}
+            if "properties" in arguments:  # a caller lists what it takes: the model may not invent more
+                arguments.setdefault("additionalProperties", False)
+            shape = {"name": {"const": tool["name"]}, "arguments": arguments}
             items.append(
                 {
                     "type": "object",
