@@ -146,3 +146,13 @@ def test_a_log_that_is_no_log_is_said(home):
     (folder / "log.db").write_bytes(b"this is no database" * 100)
     with pytest.raises(Unavailable, match="cannot be read"):
         start_service("digits@1", "digits", home=home)
+
+
+def test_replicas_of_one_endpoint_hold_a_name_together_and_nobody_else_does(tmp_path):
+    from leptonai.base.errors import Conflict
+    from leptonai.photon.server import only_process
+
+    with only_process(tmp_path / "s", replica=True), only_process(tmp_path / "s", replica=True), pytest.raises(Conflict):
+        only_process(tmp_path / "s").__enter__()
+    with only_process(tmp_path / "s"), pytest.raises(Conflict):
+        only_process(tmp_path / "s", replica=True).__enter__()
