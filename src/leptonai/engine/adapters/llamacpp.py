@@ -13,6 +13,7 @@ from .remote import RemoteBackend
 
 class LlamaCpp(RemoteBackend):
     name = "llama.cpp"
+    route = "/completion"
 
     def command(self) -> list[str]:
         binary = os.environ.get("LEPTON_LLAMA_SERVER") or shutil.which("llama-server")
@@ -33,4 +34,18 @@ class LlamaCpp(RemoteBackend):
         ]  # fmt: skip
 
     def body(self, request: GenRequest) -> dict:
-        return {**super().body(request), "return_tokens": True, "cache_prompt": True}
+        """Of llama-server's own route, which gives token ids where OpenAI's gives text."""
+        body = super().body(request)
+        body |= {
+            "n_predict": body.pop("max_tokens", -1),
+            "return_tokens": True,
+            "cache_prompt": False,
+            "repeat_penalty": request.params.repetition_penalty,
+        }
+        if "logit_bias" in body:
+            body["logit_bias"] = [[int(token), bias] for token, bias in body["logit_bias"].items()]
+        return body
+
+    def read(self, event: dict) -> tuple[list[int], str | None]:
+        ended = ("length" if event.get("stop_type") == "limit" else "stop") if event.get("stop") else None
+        return event.get("tokens") or [], ended

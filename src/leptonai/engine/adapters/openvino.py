@@ -177,6 +177,8 @@ class OpenVINO:
         def drop() -> None:
             if (found := self._running.pop(number, None)) is not None:
                 found[0].cancel()
+                if not self._running and self._pipeline.has_non_finished_requests():
+                    self._pipeline.step()  # its blocks are freed by the step after a cancel
 
         self._todo.put(add)
         self._counts.running += 1

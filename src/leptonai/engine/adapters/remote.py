@@ -36,6 +36,7 @@ class RemoteBackend:
 
     name = ""
     features: frozenset = frozenset()
+    route = "/v1/completions"
 
     def __init__(self, path: Path, options: EngineOptions):
         self.path, self.options = path, options
@@ -142,7 +143,7 @@ class RemoteBackend:
             )
         self._counts.running += 1
         try:
-            async with self._client.stream("POST", "/v1/completions", json=self.body(request)) as answer:
+            async with self._client.stream("POST", self.route, json=self.body(request)) as answer:
                 if answer.status_code >= 400:
                     text = (await answer.aread()).decode("utf-8", "replace")[:300]
                     kind = (
@@ -169,12 +170,18 @@ class RemoteBackend:
             event = json.loads(line[6:])
             if "error" in event:
                 raise LeptonError(f"{self.name}: {event['error']}")
-            for choice in event.get("choices", ()):
-                ids = choice.get("token_ids") or self.tokens_of(choice.get("text") or "")
-                finish = choice.get("finish_reason") or finish
-                if ids:
-                    yield Delta(token_ids=ids)
+            ids, ended = self.read(event)
+            finish = ended or finish
+            if ids:
+                yield Delta(token_ids=ids)
         yield Delta(finish_reason="length" if finish == "length" else "stop")
+
+    def read(self, event: dict) -> tuple[list[int], str | None]:
+        """The tokens of one event, and how the answer ended, if it did ("length", or anything else)."""
+        for choice in event.get("choices", ()):
+            ids = choice.get("token_ids") or self.tokens_of(choice.get("text") or "")
+            return ids, choice.get("finish_reason")
+        return [], None
 
     def tokens_of(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False) if text else []
