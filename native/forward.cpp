@@ -350,6 +350,13 @@ void lep_quantize_rows(const float* x, int32_t rows, int32_t columns, int8_t* q,
   for_rows(rows, [&](int row) { kernels().quantize_row(x + int64_t(row) * columns, columns, q + int64_t(row) * columns, scale + row); });
 }
 
+void lep_quantize_int4(const float* x, int32_t rows, int32_t columns, int32_t group, uint8_t* q, float* scale) {
+  for_rows(rows, [&](int row) {
+    const int64_t at = int64_t(row) * columns;
+    kernels().quantize_int4_row(x + at, columns, group, q + at, scale + int64_t(row) * ceil_div(columns, group));
+  });
+}
+
 void lep_rms_norm(float* residual, const float* x, const float* weight, int32_t rows, int32_t columns, float eps, float* y) {
   for_rows(rows, [&](int row) {
     const int64_t at = int64_t(row) * columns;

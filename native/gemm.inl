@@ -215,6 +215,31 @@ void quantize_row(const float* x, int n, int8_t* q, float* scale) {
   }
 }
 
+// Weights in groups: the scale, rounded to fp16, takes the first of the largest magnitudes to -8. See layout.quantize_int4.
+void quantize_int4_row(const float* x, int n, int group, uint8_t* q, float* scale) {
+  for (int begin = 0; begin < n; begin += group) {
+    const int length = n - begin < group ? n - begin : group;
+    const float* part = x + begin;
+    const float magnitude = largest_abs(part, length);
+    float largest = magnitude;
+    for (int i = 0; i < length; ++i)
+      if (fabsf(part[i]) == magnitude) {
+        largest = part[i];
+        break;
+      }
+    const float step = _cvtsh_ss(_cvtss_sh(largest / -8.0f, 0));
+    scale[begin / group] = step;
+    for (int i = 0; i < length; i += 16) {
+      const int left = length - i < 16 ? length - i : 16;
+      F value = step != 0 ? f_load_n(part + i, left) / f_set(step) : f_set(0);
+      value = f_max(f_min(value, f_set(7.0f)), f_set(-8.0f));
+      int8_t digits[16];
+      i_store8(digits, i_of(value) + i_set(8));
+      memcpy(q + begin + i, digits, size_t(left));
+    }
+  }
+}
+
 LANES int32_t sum_i8(const int8_t* q, int n) {
   int32_t s = 0;
   for (int i = 0; i < n; ++i) s += q[i];

@@ -19,7 +19,7 @@ namespace {
 #include "attention.inl"
 #include "rows.inl"
 
-const Kernels kTable = {TEXT(LEPTON_ISA), kRows,    kAttentionRows, attention_scratch, pack_activation, gemm,   quantize_row, rms_norm_row,
+const Kernels kTable = {TEXT(LEPTON_ISA), kRows,    kAttentionRows, attention_scratch, pack_activation, gemm,   quantize_row, quantize_int4_row, rms_norm_row,
                         silu_mul_row,     rope_row, add_row,        embed_row,         store_kv,        attend, combine,      lora_row,
                         argmax,           multiply, top_k};
 

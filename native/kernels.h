@@ -40,6 +40,7 @@ struct Kernels {
   void (*pack_activation)(const Activations&, int row, const float* x);
   void (*gemm)(const lep_linear&, const Activations&, int first_panel, int last_panel, float* y, int64_t stride, Epilogue);
   void (*quantize_row)(const float* x, int n, int8_t* q, float* scale);
+  void (*quantize_int4_row)(const float* x, int n, int group, uint8_t* q, float* scale);
   void (*rms_norm_row)(const float* x, const float* weight, int n, float eps, float* y);
   void (*silu_mul_row)(const float* x, int n, float* y);
   void (*rope_row)(float* x, const float* cosine, const float* sine, int rotary);

@@ -97,6 +97,7 @@ void lep_pack_int4(const lep_linear*, const uint8_t* q, const float* scale, cons
 int32_t lep_linear_forward(const lep_linear*, const float* x, int32_t rows, float* y);
 void lep_lora_forward(const lep_lora*, const float* x, const int32_t* row, int32_t rows, float* y, int32_t stride);
 void lep_quantize_rows(const float* x, int32_t rows, int32_t columns, int8_t* q, float* scale);
+void lep_quantize_int4(const float* x, int32_t rows, int32_t columns, int32_t group, uint8_t* q, float* scale);
 void lep_rms_norm(float* residual, const float* x, const float* weight, int32_t rows, int32_t columns, float eps, float* y);
 void lep_silu_mul(const float* x, int32_t rows, int32_t columns, float* y);                    // x: (rows, 2 * columns)
 void lep_rope(float* x, const int32_t* position, const float* cosine, const float* sine, int32_t tokens, int32_t heads, int32_t dim, int32_t rotary);

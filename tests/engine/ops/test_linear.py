@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from leptonai.base.errors import InvalidInput
 from leptonai.engine.ops import ref
-from leptonai.engine.ops.layout import quantize_int4, quantize_int8, quantize_rows
+from leptonai.engine.ops.layout import quantize_int4, quantize_int8
 
 KINDS = ("fp32", "bf16", "int8", "int4")
 # One activation that rounds the other way is off by one step of 127; floats differ in the order of their sums.
@@ -113,13 +113,16 @@ def test_quantised_weights_are_as_close_as_their_bits_allow():
     assert set(q.unique().tolist()) == set(range(16))
 
 
-def test_rows_quantise_as_the_reference_does(cpu):
-    torch.manual_seed(0)
-    x = torch.cat([torch.randn(5, 77), torch.zeros(1, 77)])
-    q, scale = torch.empty(6, 77, dtype=torch.int8), torch.empty(6)
-    cpu.library().lep_quantize_rows(x.data_ptr(), 6, 77, q.data_ptr(), scale.data_ptr())
-    expected, expected_scale = quantize_rows(x)
-    assert torch.equal(q, expected) and torch.equal(scale, expected_scale.squeeze(-1))
+@ragged
+@given(n=st.integers(1, 5), k=st.integers(1, 300), group=st.sampled_from([8, 32, 128]), seed=st.integers(0, 99))
+def test_weights_quantise_as_the_reference_does(cpu, n, k, group, seed):
+    torch.manual_seed(seed)
+    weight = torch.cat([torch.randn(n, k), torch.zeros(1, k), torch.full((1, k), 3.0)])
+    for ours, theirs in (
+        (cpu.quantize_int8(weight), quantize_int8(weight)),
+        (cpu.quantize_int4(weight, group), quantize_int4(weight, group)),
+    ):
+        assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
 
 
 @pytest.mark.parametrize("call", [lambda ops: ops.pack_linear(torch.ones(2, 2), "int3"), lambda ops: ops.pack_linear(torch.ones(2, 8), "int4", group=12), lambda ops: ops.pack_linear(torch.ones(2, 8), "fp32").apply(torch.ones(1, 7))])  # fmt: skip

@@ -27,8 +27,6 @@ from .layout import (
     LoraModule,
     check_group,
     check_kind,
-    quantize_int4,
-    quantize_int8,
 )
 from .native import library
 
@@ -111,6 +109,23 @@ def gated_channels(n: int) -> torch.Tensor:
     within = torch.arange(n // 2)
     gate = within // 16 * 32 + within % 16
     return torch.cat([gate, gate + 16])
+
+
+def quantize_int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `layout.quantize_int8`, faster."""
+    source = floats(weight)
+    q, scale = torch.empty(source.shape, dtype=torch.int8), torch.empty(len(source))
+    library().lep_quantize_rows(source.data_ptr(), *source.shape, q.data_ptr(), scale.data_ptr())
+    return q, scale
+
+
+def quantize_int4(weight: torch.Tensor, group: int = 128) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `layout.quantize_int4`, faster."""
+    check_group(group)
+    source = floats(weight)
+    q, scale = torch.empty(source.shape, dtype=torch.uint8), torch.empty(len(source), -(-source.shape[1] // group))
+    library().lep_quantize_int4(source.data_ptr(), *source.shape, group, q.data_ptr(), scale.data_ptr())
+    return q, scale
 
 
 def pack_linear(

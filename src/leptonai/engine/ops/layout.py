@@ -142,7 +142,8 @@ class DecoderWeights:
 def quantize_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """x (…, k) fp32 -> int8 of the same shape and scale (…, 1): symmetric, largest magnitude to 127, ties to even."""
     largest = x.abs().amax(-1, keepdim=True)
-    inverse = torch.where(largest > 0, 127.0 / largest, 0.0)
+    # A tensor is divided: `127.0 / largest` would be reciprocal() * 127, rounded twice.
+    inverse = torch.where(largest > 0, torch.full_like(largest, 127.0) / largest, 0.0)
     return (x * inverse).round().to(torch.int8), torch.where(largest > 0, largest / 127.0, 1.0)
 
 

@@ -70,6 +70,7 @@ SIGNATURES = {
     "lep_linear_forward": (N, [POINTER(Linear), P, N, P]),
     "lep_lora_forward": (None, [POINTER(Lora), P, P, N, P, N]),
     "lep_quantize_rows": (None, [P, N, N, P, P]),
+    "lep_quantize_int4": (None, [P, N, N, N, P, P]),
     "lep_rms_norm": (None, [P, P, P, N, N, c_float, P]),
     "lep_silu_mul": (None, [P, N, N, P]),
     "lep_rope": (None, [P, P, P, P, N, N, N, N]),
