@@ -177,7 +177,7 @@ def test_ends(tiny, expected):
     while engine.has_unfinished():
         deltas += engine.step()
     place = known.index(known[7])
-    assert sum((delta.token_ids for _, delta in deltas), []) == known[: place + 1]
+    assert [token for _, delta in deltas for token in delta.token_ids] == known[: place + 1]
     assert (deltas[-1][1].finish_reason, deltas[-1][1].stop_reason) == ("stop", known[7])
     long = GenRequest(id="l", prompt_token_ids=[65] * 500, params=GREEDY.replace(max_tokens=None))
     engine.add_request(long)

@@ -164,6 +164,15 @@ def sandbox() -> Any:
             check_operation(operator, left, right)
             return super().call_binop(context, operator, left, right)
 
+        def wrap_str_format(self, value: Any) -> Any:
+            """Jinja replaces str.format by its own before `call` sees it; a width is chosen by the template all the same."""
+            if isinstance(getattr(value, "__self__", None), str) and getattr(value, "__name__", "") in (
+                "format",
+                "format_map",
+            ):
+                return refuse_format
+            return None
+
         def call(self, context: Any, function: Any, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]
             check()
             check_method(function, arguments)
@@ -250,6 +259,10 @@ def to_json(value: Any, indent: int | None = None, ensure_ascii: bool = False, *
     measured(value)
     indent = min(indent, 8) if isinstance(indent, int) else None
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
+
+
+def refuse_format(*_: Any, **__: Any) -> None:
+    raise LimitReached("it may not use format()")
 
 
 def raise_exception(message: str) -> None:
