@@ -116,7 +116,7 @@ def test_arrow(spoken, zoo):
 
 
 def test_server_sent_events_and_server_timing(spoken):
-    status, text, headers = call(spoken, "POST", "/predict", {"rows": ROWS * 10}, {"accept": "text/event-stream"})
+    status, text, _ = call(spoken, "POST", "/predict", {"rows": ROWS * 10}, {"accept": "text/event-stream"})
     starts = [
         json.loads(line[6:])["start"] for line in text.splitlines() if line.startswith("data: ") and '"start"' in line
     ]
