@@ -254,14 +254,16 @@ def run(
     public: bool,
 ) -> None:
     """Deploy a photon on the workspace."""
-    from ..photon.framework.deploying import deploy
+    from ..photon.framework.deploying import check_free, deploy
 
     models, _, store = _framework()
     workspace = _workspace()
     if photon_id is None:
         kept = store.keep(models.create(name, model)) if model else store.find(_one_of(name, None))
+        if not rerun:
+            check_free(workspace, deployment_name or kept.name)
         photon_id = push_package(kept.path)["id"]
-    name = deployment_name or name or photon_id.rpartition("-")[0]
+    name = deployment_name or photon_id.rpartition("-")[0]
     found = deploy(
         workspace, photon_id, name, resource_shape=resource_shape, min_replicas=min_replicas,
         env=dict(_pair(one) for one in env), secrets=dict(_pair(one) for one in secret), public=public, replace=rerun,

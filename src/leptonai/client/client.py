@@ -291,8 +291,7 @@ def _deployment(workspace: str, name: str, token: str | None) -> tuple[str, str 
     from ..base.paths import check_name
     from .workspace import Workspace
 
-    found = Workspace.current()
-    found.url = f"{found.url.rpartition('/')[0]}/{check_name(workspace, 'workspace')}"
+    found = Workspace.named(workspace)
     status = found.get(f"/deployments/{check_name(name, 'deployment')}").get("status", {})
     url = (status.get("endpoint") or {}).get("external_endpoint")
     if not url:

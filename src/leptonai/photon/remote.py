@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 from ..base.errors import LeptonError, Unavailable
 from ..client.client import Client
 from ..client.workspace import Workspace
+from ..state.backend import remote
 from .framework.deploying import deploy, remove, wait_ready
 from .framework.models import create
 from .framework.package import write
@@ -26,7 +26,7 @@ _URL = re.compile(r"is served on (http://\S+)")
 class Remote:
     """`with Remote(MyPhoton) as remote: remote.method(x=1)`. `photon`: a class, an object or a model string. `close()` removes it.
 
-    Where `LEPTON_WORKSPACE_URL` and its token are set it is a deployment there; else a process of this machine.
+    Where one is logged in to a workspace (or the environment names one) it is a deployment there; else a process of this machine.
     """
 
     def __init__(
@@ -44,13 +44,14 @@ class Remote:
         self._closed = False
         with tempfile.TemporaryDirectory() as folder:
             package = write(made, Path(folder) / f"{made._photon_name}.photon")
-            if os.environ.get("LEPTON_WORKSPACE_URL") and os.environ.get("LEPTON_WORKSPACE_TOKEN"):
-                self.client = self._deploy(package, timeout_s, options)
+            server = remote()
+            if server is not None:
+                self.client = self._deploy(server, package, timeout_s, options)
             else:
                 self.client = self._start(package, timeout_s)
 
-    def _deploy(self, package: Path, timeout_s: float, options: dict[str, Any]) -> Client:
-        self._workspace = Workspace.current()
+    def _deploy(self, server: Workspace, package: Path, timeout_s: float, options: dict[str, Any]) -> Client:
+        self._workspace = server
         with open(package, "rb") as file:
             sent = self._workspace.send(
                 "POST", "/photons/private", files={"file": (package.name, file, "application/zip")}

@@ -29,6 +29,7 @@ def deploy(
     """The URL of the deployment, which may still be starting. Raises Conflict where the name is taken and `replace` is not said."""
     if replace:
         remove(workspace, name)
+    check_free(workspace, name)
     envs = [{"name": key, "value": value} for key, value in (env or {}).items()]
     envs += [{"name": key, "value_from": {"secret_name_ref": value}} for key, value in (secrets or {}).items()]
     # On this machine the server's `lep` is this interpreter's; elsewhere it is the one on the image's path.
@@ -44,13 +45,19 @@ def deploy(
     }
     if public:
         spec["api_tokens"] = []
-    try:
-        found = workspace.call("POST", "/deployments", {"metadata": {"id": name, "name": name}, "spec": spec})
-    except Conflict:
-        raise Conflict(
-            f"a deployment named {name!r} is there already", fix="Say --rerun to replace it, or give another name."
-        ) from None
+    found = workspace.call("POST", "/deployments", {"metadata": {"id": name, "name": name}, "spec": spec})
     return (found or {}).get("status", {}).get("endpoint", {}).get("external_endpoint", "")
+
+
+def check_free(workspace: Workspace, name: str) -> None:
+    """Raises Conflict if a deployment of that name is there; to be asked before anything is pushed for it."""
+    try:
+        workspace.get(f"/deployments/{name}")
+    except NotFound:
+        return
+    raise Conflict(
+        f"a deployment named {name!r} is there already", fix="Say --rerun to replace it, or give another name."
+    )
 
 
 def wait_ready(workspace: Workspace, name: str, timeout_s: float = 600) -> str:
