@@ -1,4 +1,4 @@
-# ruff: noqa: UP006, UP007, UP035, UP045, I001
+# ruff: noqa: UP006, UP007, UP035, UP045, I001, RUF005
 """Photons as users of the official library write them, unchanged."""
 
 import base64

@@ -140,6 +140,25 @@ def test_remote_is_a_process_here_without_a_server():
     assert process.poll() is not None
 
 
+def test_a_model_of_the_zoo_by_its_string(process, zoo):
+    url, _ = process("photon", "runlocal", "-n", "digits", "-m", "zoo:digits@1", "-p", 0, LEPTON_HOME=str(zoo.root))
+    assert httpx.get(f"{url}/model").json()["model"] == "digits@1"
+
+
+STORIES = ROOT.parent / "shared/data/models/stories260k/hf"
+
+
+@pytest.mark.skipif(not STORIES.is_dir(), reason="../shared/data/models is not here")
+def test_a_language_model_by_its_string(process):
+    url, one = process("photon", "runlocal", "-n", "tiny", "-m", f"llm:{STORIES}", "-p", 0)
+    answer = httpx.post(
+        f"{url}/v1/completions", json={"model": "tiny", "prompt": "Once upon a time", "max_tokens": 8}, timeout=30
+    )
+    assert answer.json()["choices"][0]["text"].strip()
+    one.send_signal(signal.SIGINT)
+    assert one.wait(20) == 0
+
+
 def test_an_error_at_start_is_said(tmp_path):
     import subprocess
     import sys

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -104,14 +103,21 @@ def _file(name: str | None, model: str, rest: str, home: Home | None) -> Served:
 
 
 class LanguageModel(Served):
-    """A language model that the inference engine serves."""
+    """A language model that the inference engine serves, to OpenAI's clients; the photon's token is its API key."""
 
     def launch(self, host: str = "127.0.0.1", port: int | None = None, **options: Any) -> None:
+        import os
+
         try:
-            serve = importlib.import_module("leptonai.engine.server").serve
-        except (ModuleNotFoundError, AttributeError) as error:
-            raise Unavailable("this installation has no server for language models", received=self.model) from error
-        serve(self.ref, host=host, port=8080 if port is None else port)
+            from ...engine.serve.server import ServeOptions, serve
+            from ...engine.wire import EngineOptions
+        except ModuleNotFoundError as error:
+            raise Missing(error.name or "torch", "llm") from error
+        token = os.environ.get("LEPTON_LOCAL_DEPLOYMENT_TOKEN") or os.environ.get("LEPTON_API_KEY")
+        engine = EngineOptions(model=self.ref, name=self.name)
+        ready = options.get("ready") or (lambda url: print(f"{self.model} is served on {url}", flush=True))
+        chosen = ServeOptions(engine, host=host, port=8080 if port is None else port, api_keys=(token,) if token else ())
+        serve(chosen, lambda url, served: ready(url))
 
 
 def _llm(name: str | None, model: str, rest: str, home: Home | None) -> LanguageModel:
