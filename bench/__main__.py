@@ -22,7 +22,11 @@ Each row was printed by the command in its first column; what a row means, and h
 
 
 def table() -> str:
-    lines = [HEAD, "| command | what | ours | peer | ratio | to reach | unit | limit |", "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        HEAD,
+        "| command | what | ours | peer | ratio | to reach | unit | limit |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     machines = {}
     for path in sorted((ROOT / "bench" / "results").glob("*.json")):
         result = json.loads(path.read_text())

@@ -39,14 +39,20 @@ def folder_imports(path: Path) -> set[str]:
             modules = [alias.name.split(".") for alias in node.names]
         else:
             continue
-        found |= {module[1] for module in modules if len(module) > 1 and module[0] == "leptonai" and (SOURCE / module[1]).is_dir()}
+        found |= {
+            module[1]
+            for module in modules
+            if len(module) > 1 and module[0] == "leptonai" and (SOURCE / module[1]).is_dir()
+        }
     return found
 
 
 FILES = sorted(SOURCE.rglob("*.py"))
 
 
-@pytest.mark.parametrize("path", [file for file in FILES if file.parent != SOURCE], ids=lambda path: str(path.relative_to(SOURCE)))
+@pytest.mark.parametrize(
+    "path", [file for file in FILES if file.parent != SOURCE], ids=lambda path: str(path.relative_to(SOURCE))
+)
 def test_imports_go_down(path):
     folder = path.relative_to(SOURCE).parts[0]
     upward = folder_imports(path) - MAY_IMPORT[folder] - {folder}
@@ -60,11 +66,17 @@ def test_nothing_is_unpickled(path):
             assert not UNSAFE & {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert (node.module or "").split(".")[0] not in UNSAFE
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and isinstance(node.func.value, ast.Name)
+        ):
             call = f"{node.func.value.id}.{node.func.attr}"
             assert call not in {"torch.load", "yaml.load", "yaml.unsafe_load"}, f"{call} in line {node.lineno}"
             if call in {"np.load", "numpy.load"}:
-                assert any(k.arg == "allow_pickle" and k.value.value is False for k in node.keywords), f"line {node.lineno}"
+                assert any(k.arg == "allow_pickle" and k.value.value is False for k in node.keywords), (
+                    f"line {node.lineno}"
+                )
 
 
 def test_import_and_help_load_nothing_heavy():

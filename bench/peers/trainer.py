@@ -94,7 +94,9 @@ def keras(x: np.ndarray, y: np.ndarray, epochs: int) -> None:
 
     dense = k.layers.Dense
     model = k.Sequential([k.Input((INPUTS,)), dense(64, "relu"), dense(64, "relu"), dense(CLASSES)])
-    model.compile(k.optimizers.AdamW(1e-3), k.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    model.compile(
+        k.optimizers.AdamW(1e-3), k.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"]
+    )
     model.fit(x, y, batch_size=BATCH, epochs=epochs, verbose=0)
 
 

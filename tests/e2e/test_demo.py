@@ -35,7 +35,9 @@ def test_the_loop_closes(digits):
     # Either the gate passed, and no request failed in the swap; or it said no, and the old version stayed.
     assert re.search(r"digits@1, 52|requests meanwhile: .* 0 failed|stays in production", digits.stdout)
     if "The gate passes" in digits.stdout:
-        assert re.search(r"requests meanwhile: \d+ by digits@1, \d+ by digits@2, 0 failed; endpoint and cloud", digits.stdout)
+        assert re.search(
+            r"requests meanwhile: \d+ by digits@1, \d+ by digits@2, 0 failed; endpoint and cloud", digits.stdout
+        )
     service = json.loads(lep(Path(digits.args[0]), "serve", "--ls", "--json").stdout or "[]")
     assert service == []
 
@@ -47,7 +49,11 @@ def test_what_it_made_can_be_looked_at(digits, home):
     assert {one["version"] for one in models} == {1, 2}
     report = json.loads(lep(home, "evaluate", "digits@2", "digits", "--json").stdout)
     assert report["metrics"]["accuracy"]["value"] > 0.9
-    assert report["metrics"]["accuracy"]["low"] <= report["metrics"]["accuracy"]["value"] <= report["metrics"]["accuracy"]["high"]
+    assert (
+        report["metrics"]["accuracy"]["low"]
+        <= report["metrics"]["accuracy"]["value"]
+        <= report["metrics"]["accuracy"]["high"]
+    )
 
 
 def test_it_can_be_run_again_on_a_table(home, tmp_path):

@@ -152,7 +152,11 @@ def test_replicas_of_one_endpoint_hold_a_name_together_and_nobody_else_does(tmp_
     from leptonai.base.errors import Conflict
     from leptonai.photon.server import only_process
 
-    with only_process(tmp_path / "s", replica=True), only_process(tmp_path / "s", replica=True), pytest.raises(Conflict):
+    with (
+        only_process(tmp_path / "s", replica=True),
+        only_process(tmp_path / "s", replica=True),
+        pytest.raises(Conflict),
+    ):
         only_process(tmp_path / "s").__enter__()
     with only_process(tmp_path / "s"), pytest.raises(Conflict):
         only_process(tmp_path / "s", replica=True).__enter__()

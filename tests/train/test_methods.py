@@ -237,7 +237,9 @@ def test_an_adaptive_run_that_was_stopped_ends_with_the_same_weights(trained, un
         patch.setattr(Run, "steps", until)
         fit_network(plan, run)
     run.finish("stopped")
-    first, second = state_of(unbroken.model.network), state_of(train(recipe, trained).model.network)
+    continued = train(recipe, trained)
+    assert continued.run.id == run.id
+    first, second = state_of(unbroken.model.network), state_of(continued.model.network)
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 

@@ -91,9 +91,7 @@ class Missing(Unavailable):
     """An optional package is not installed; `extra` names what to install."""
 
     def __init__(self, package: str, extra: str):
-        super().__init__(
-            f"{package} is not installed", fix=f"Install it with: pip install 'lepton-platform[{extra}]'."
-        )
+        super().__init__(f"{package} is not installed", fix=f"Install it with: pip install 'lepton-platform[{extra}]'.")
 
 
 def shorten(value: Any, limit: int = 80) -> str:

@@ -40,5 +40,7 @@ def resolve_within(root: Path, *parts: str) -> Path:
         raise Refused("a path may not hold a NUL byte", received=parts)
     path = root.joinpath(*parts).resolve()
     if not path.is_relative_to(root):
-        raise Refused("this path leads out of its folder", received="/".join(parts), expected=f"a path inside {root.name}/")
+        raise Refused(
+            "this path leads out of its folder", received="/".join(parts), expected=f"a path inside {root.name}/"
+        )
     return path

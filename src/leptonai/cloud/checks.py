@@ -97,7 +97,7 @@ def _isolation(home: Home) -> Iterator[Finding]:
     yield Finding(
         "ok" if there else "note",
         "isolation",
-        "bubblewrap" if there else "no bubblewrap: workloads share this user's view of the machine",
+        "bubblewrap: workloads see their own folder and workspace" if there else sandbox.MISSING,
     )
 
 

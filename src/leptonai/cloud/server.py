@@ -27,6 +27,7 @@ from ..base.home import Home
 from .accounts.access import Access
 from .accounts.vault import Vault, check_vault
 from .accounts.workspaces import count_workspaces, create_workspace
+from .compute import sandbox
 from .ending import Ending, run_until_asked
 from .instance import State, folder, only_one, write_state
 from .plane import Plane
@@ -219,6 +220,8 @@ def _greet(settings: Settings, key: str | None, say: Callable[[str], None]) -> N
         say(f"Admin key (kept in {settings.home.root / 'admin.key'}): {key}")
     else:
         say(f"The admin's key is in {settings.home.root / 'admin.key'}.")
+    if sandbox.bubblewrap() is None:
+        say(f"Note: {sandbox.MISSING}")
 
 
 def _runner() -> Callable:

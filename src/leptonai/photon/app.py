@@ -145,7 +145,11 @@ class App:
                     terms = terms_of(request)
                     if streams.EVENTS in (request.header(b"accept") or ""):
                         return streams.events(self.service, rows, terms)
-                    return answer_of(await self.service.predict(rows, single=single, terms=terms))
+                    return answer_of(
+                        await self.service.predict(
+                            rows, single=single, terms=terms, text=b"[%b]" % body if single else None
+                        )
+                    )
                 case "/feedback":
                     return json_answer(await self.service.give_feedback(value))
                 case _:

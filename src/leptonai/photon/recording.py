@@ -72,20 +72,20 @@ class Recording:
 
 def record_of(
     request_id: str,
-    served: Served,
-    rows: Sequence[Mapping[str, Any]],
+    rows: bytes,
+    count: int,
     predictions: Sequence[Mapping[str, Any]],
     single: bool,
     latency_ms: float,
 ) -> tuple:
-    """What `store_request` writes."""
+    """What `store_request` writes. `rows`: a JSON list."""
     return (
         request_id,
         time.time(),
         int(single),
-        msgspec.json.encode(rows),
+        rows,
         msgspec.json.encode(predictions),
-        len(rows),
+        count,
         latency_ms,
     )
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ..base.errors import DiskFull, LeptonError
 from ..base.home import Home
 from . import feedback, log
@@ -97,8 +99,13 @@ class Service:
     def folder(self) -> Path:
         return self.home.services / self.name
 
-    async def predict(self, rows: Sequence[dict[str, Any]], *, single: bool, terms: Terms = Terms()) -> Predicted:
-        """Predict, log, answer, in this order. If the log does not hold the request the answer says `"logged": false`."""
+    async def predict(
+        self, rows: Sequence[dict[str, Any]], *, single: bool, terms: Terms = Terms(), text: bytes | None = None
+    ) -> Predicted:
+        """Predict, log, answer, in this order. If the log does not hold the request the answer says `"logged": false`.
+
+        `text`: the JSON that `rows` were read from, so that the log need not write it again.
+        """
         started = time.perf_counter()
         done = await self._compute(Work(rows=rows, count=len(rows), priority=terms.priority), terms)
         self.latest_rows = rows[:32]
@@ -108,7 +115,7 @@ class Service:
             answer["prediction"] = predictions[0]
         else:
             answer["predictions"] = predictions
-        if not await self._record(answer["request_id"], done, rows, predictions, single, started):
+        if not await self._record(answer["request_id"], done, rows, predictions, single, started, text):
             answer["logged"] = False
         return self._timed(answer, done, started)
 
@@ -153,11 +160,14 @@ class Service:
         predictions: Sequence[Mapping[str, Any]],
         single: bool,
         started: float,
+        text: bytes | None = None,
     ) -> bool:
         if not self.recording.wanted():
             return False
         took_ms = round((time.perf_counter() - started) * 1000, 3)
-        record = record_of(request_id, done.served, self.recording.cleaned(rows), predictions, single, took_ms)
+        if text is None or self.recording.redact:
+            text = msgspec.json.encode(self.recording.cleaned(rows))
+        record = record_of(request_id, text, len(rows), predictions, single, took_ms)
         try:
             await self.log.submit(lambda connection: store_request(connection, done.served, record))
         except DiskFull:

@@ -9,7 +9,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -79,8 +79,17 @@ def train(recipe: Recipe, home: Home | None = None, *, resume: str | None = None
     return result
 
 
+Watch = Callable[[int, Mapping[str, float]], str | None]
+"""(epoch from 0, metrics of validation) → why training is to end, or None."""
+
+
 def learn(
-    recipe: Recipe, home: Home | None = None, *, began: float | None = None, resume: str | None = None
+    recipe: Recipe,
+    home: Home | None = None,
+    *,
+    began: float | None = None,
+    resume: str | None = None,
+    watch: Watch | None = None,
 ) -> TrainResult:
     """Train without publishing. `began`: when the time budget did (time.monotonic()), if that was before this call."""
     began, home = time.monotonic() if began is None else began, home or Home.current()
@@ -88,7 +97,7 @@ def learn(
     check_early_stop(plan)
     run = open_run(plan, home, began, resume)
     try:
-        network, metrics = fit_network(plan, run)
+        network, metrics = fit_network(plan, run, watch=watch)
     except LeptonError as error:
         run.record.event(str(error))
         run.finish("failed")
@@ -146,7 +155,9 @@ def _same_recipe(home: Home, name: str, text: str) -> bool:
     return bool(kept and kept.is_file() and kept.read_text() == text)
 
 
-def fit_network(plan: Plan, run: Run, until: str | None = None) -> tuple[Any, dict[str, dict[str, float]]]:
+def fit_network(
+    plan: Plan, run: Run, until: str | None = None, watch: Watch | None = None
+) -> tuple[Any, dict[str, dict[str, float]]]:
     """The trained network with its best weights, and its metrics on validation and test."""
     columns = plan.dataset.columns([column.name for column in (*plan.task.inputs, plan.task.target)])
     plan.task.label_smoothing = plan.recipe.train.label_smoothing or 0.0
@@ -159,7 +170,7 @@ def fit_network(plan: Plan, run: Run, until: str | None = None) -> tuple[Any, di
         fit_learner(plan, run, network, columns, held)
     else:
         context = Context(plan, run, columns, held)
-        fit_by_gradient(context, network, methods, until)
+        fit_by_gradient(context, network, methods, until, watch)
         for method in methods:
             method.end(network, context)
     metrics = {part: {**rows.measure(network), "rows": rows.rows} for part, rows in held.items()}
@@ -209,7 +220,11 @@ def fit_learner(plan: Plan, run: Run, network: Any, columns: Any, held: Mapping[
 
 
 def fit_by_gradient(
-    context: Context, network: torch.nn.Module, methods: Sequence[Method] = (), until: str | None = None
+    context: Context,
+    network: torch.nn.Module,
+    methods: Sequence[Method] = (),
+    until: str | None = None,
+    watch: Watch | None = None,
 ) -> None:
     """Train in place; `network` ends with its best weights by validation, or its last ones if there is none."""
     plan, run, settings = context.plan, context.run, context.plan.recipe.train
@@ -228,7 +243,7 @@ def fit_by_gradient(
         network, settings.optimizer, settings.learning_rate, settings.weight_decay, regroup=[m.groups for m in methods]
     )
     run.prepare(network, optimizer, loader, make_schedule(settings.schedule, settings.warmup))
-    best = Best(plan, run, network, context.held)
+    best = Best(plan, run, network, context.held, watch)
     network.train()
     for step, batch in run.steps(loader, until or f"{settings.epochs} epochs"):
         target = batch.pop("target")
@@ -292,8 +307,11 @@ def _keep_target(augment: Any) -> Any:
 class Best:
     """The weights of the best evaluation so far, in `run.state`. Averaged weights where the run averages."""
 
-    def __init__(self, plan: Plan, run: Run, network: torch.nn.Module, held: Mapping[str, HeldOut]):
+    def __init__(
+        self, plan: Plan, run: Run, network: torch.nn.Module, held: Mapping[str, HeldOut], watch: Watch | None = None
+    ):
         self.run, self.network, self.held, settings = run, network, held, plan.recipe.train
+        self.watch = watch
         self.validation = held.get("validation")
         self.metric = settings.early_stop.on.removeprefix("validation.")
         self.sign = 1 if self.metric == plan.task.metric and plan.task.higher_is_better else -1
@@ -327,6 +345,8 @@ class Best:
                 config = dict(self.network.config)  # a method may change the network's size later
                 self.run.state["best"] = {"value": value, "step": self.run.step, "weights": weights, "config": config}
         self.run.state["seen"] = self.run.step
+        if self.watch is not None and (reason := self.watch(self.run.epoch, found)):
+            self.run.stop(reason)
 
     def diverged(self, step: int) -> None:
         """The loss of `step` is not a number: keep what was good before, or say that there is nothing."""

@@ -1,11 +1,13 @@
 """With bubblewrap a workload sees its own folder and its workspace, and none of the plane or of the user."""
 
+import os
+import socket
 import time
 
 import pytest
 
 from leptonai.cloud.compute import sandbox
-from leptonai.cloud.compute.driver import Mount, Resources
+from leptonai.cloud.compute.driver import Mount, Resources, Workload
 from leptonai.cloud.compute.local import LocalDriver
 
 from .conftest import MIB, ended, text, wait_until, workload
@@ -80,3 +82,55 @@ def test_mounts(isolated, tmp_path):
     mounts = (Mount(tmp_path / "data", "/mnt/data", read_only=True),)
     words = shell(isolated, "cat mnt/data/x; touch mnt/data/y", mounts=mounts)
     assert words.startswith("content\n") and "Read-only" in words
+
+
+HOSTILE = r"""
+import os, socket, sys
+from pathlib import Path
+home, plane, own = Path(os.environ["LEPTON_HOME"]), int(sys.argv[1]), Path.cwd()
+def attempt(what, act):
+    try:
+        got = act()
+    except (OSError, ValueError) as error:
+        print(what, "refused", type(error).__name__)
+    else:
+        print(what, "REACHED", got)
+def connect():
+    with socket.socket(socket.AF_UNIX) as plane_socket:
+        plane_socket.connect(str(home / "cloud" / "plane.sock"))
+def ptrace():
+    import ctypes
+    if ctypes.CDLL(None, use_errno=True).ptrace(0x4206, plane, 0, 0):
+        raise OSError(ctypes.get_errno(), "no")
+attempt("environ", lambda: Path(f"/proc/{plane}/environ").read_bytes())
+attempt("memory", lambda: open(f"/proc/{plane}/mem", "rb").read(1))
+attempt("signal", lambda: os.kill(plane, 0))
+attempt("ptrace", ptrace)
+attempt("vault", lambda: (home / "cloud" / "vault.key").read_bytes())
+attempt("admin", lambda: (home / "admin.key").read_bytes())
+attempt("database", lambda: (home / "cloud" / "plane.db").read_bytes())
+attempt("neighbour", lambda: (home / "workspaces" / "other" / "files" / "secret").read_bytes())
+attempt("workload", lambda: [one.read_bytes() for one in (home / "cloud" / "workloads").glob("neighbour/work/secret")][0:1] or (_ for _ in ()).throw(OSError()))
+attempt("socket", connect)
+attempt("root", lambda: open("/etc/lepton-was-here", "w"))
+(own / "mine").write_text("own")
+print("own", (own / "mine").read_text())
+"""
+
+
+def test_s47_a_hostile_script_reaches_nothing_of_the_plane_or_of_its_neighbours(isolated, home, tmp_path):
+    """`lep up` says at its start where this protection is missing (bubblewrap is not there)."""
+    (home.root / "workspaces" / "other" / "files").mkdir(parents=True)
+    (home.root / "workspaces" / "other" / "files" / "secret").write_text("of another workspace")
+    for name in ("cloud/vault.key", "cloud/plane.db", "admin.key"):
+        (home.root / name).write_text("of the plane")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(home.root / "cloud" / "plane.sock"))
+        listener.listen()
+        isolated.launch(workload("neighbour", "echo of another workload > secret; sleep 1000"))
+        wait_until(lambda: (home.root / "cloud" / "workloads" / "neighbour" / "work" / "secret").exists())
+        isolated.launch(Workload("w", "default", "job/w", ("python3", "-c", HOSTILE, str(os.getpid()))))
+        ended(isolated, "w")
+    words = text(isolated, "w")
+    assert "REACHED" not in words and words.count("refused") == 11, words
+    assert "own own" in words

@@ -11,14 +11,12 @@ import fcntl
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from ...base.errors import Conflict, InvalidInput, NotFound, Unavailable
@@ -27,16 +25,15 @@ from ...base.home import Home
 from ...base.paths import check_name
 from . import container, sandbox
 from .admission import decide, total
-from .driver import HOST, Capacity, LogLine, Mount, Observation, Resources, Workload
-from .environment import check_env, workload_env
-from .limits import parent_cgroup
+from .driver import HOST, Capacity, LogLine, Observation, Resources, Workload
+from .environment import check_env
 from .logs import LogReader, follow_async, read_all
 from .logs import follow as follow_lines
+from .machine import free_ports, machine
 from .record import ENDED, Record, write_private
+from .start import master_port, shim_env, start_file
 from .tree import kill_marked
 
-PORTS = range(20_000, 32_000)
-"""Below the range from which the system itself takes ports for outgoing connections."""
 MAX_STARTS_AT_ONCE = 8
 
 
@@ -284,75 +281,9 @@ class LocalDriver:
             record.end(state="exited", exit_code=127, reason="Error", message=f"its shim could not start: {words[0]}")
 
     def _start_file(self, record: Record) -> dict[str, Any]:
-        """What the shim executes. Raises FileNotFoundError if the environment is gone: it has started."""
         admitted = self._admitted()
-        given, asked = admitted[record.id], record.asked
-        workload = Workload(
-            **{
-                **asked,
-                "command": tuple(asked["command"]),
-                "resources": record.resources,
-                "mounts": tuple(_mount(mount) for mount in asked["mounts"]),
-                "container_ports": tuple(asked["container_ports"]),
-                "env": record.environment(),
-            }
-        )
-        ports, gpus = tuple(given["ports"]), tuple(given["gpus"])
-        work = record.work
-        work.mkdir(parents=True, exist_ok=True, mode=0o700)
-        master = self._master_port(record, admitted)
-        env = workload_env(workload, work, self.home, ports=ports, gpus=gpus, master_port=master)
-        start = {
-            "id": record.id,
-            "env": env,
-            "folder": str(work),
-            "ports": ports,
-            "gpus": gpus,
-            "cpu": record.resources.cpu,
-            "memory_bytes": record.resources.memory_bytes,
-            "time_limit_s": asked["time_limit_s"],
-            "grace_s": asked["grace_s"],
-            "cgroup_parent": parent_cgroup(),
-            "wrappers": 0,
-            "watch": True,
-        }
-        if record.runtime:
-            inside = env | {"PORT": str((workload.container_ports or ports or ("",))[0])}
-            named = Workload(
-                **{**vars(workload), "env": {name: inside[name] for name in env if name not in _OF_THE_MACHINE}}
-            )
-            return start | {
-                "argv": container.run_argv(record.runtime, named, work, ports, gpus),
-                "env": inside,
-                "cgroup_parent": None,
-                "watch": False,  # the runtime's daemon enforces the limits
-                "oom_check": container.oom_argv(record.runtime, record.id),
-                "cleanup": container.remove_argv(record.runtime, record.id),
-            }
-        _link_mounts(workload, work)
-        if self._bubblewrap is None:
-            return start | {"argv": workload.command}
-        workspace = self.home.root / "workspaces" / workload.workspace
-        workspace.mkdir(parents=True, exist_ok=True)
-        argv = sandbox.wrap(
-            self._bubblewrap,
-            workload.command,
-            folder=work,
-            home=self.home.root,
-            workspace=workspace,
-            mounts=workload.mounts,
-            devices=bool(gpus),
-        )
-        return start | {"argv": argv, "wrappers": sandbox.WRAPPERS}
-
-    def _master_port(self, record: Record, admitted: dict[str, dict[str, Any]]) -> int | None:
-        """The first port of member 0 of the gang."""
-        gang = record.claim().gang
-        for other in self._records.values() if gang else ():
-            ports = admitted.get(other.id, {}).get("ports")
-            if other.claim().gang == gang and other.asked["index"] == 0 and ports:
-                return ports[0]
-        return None
+        master = master_port(record, self._records.values(), admitted)
+        return start_file(self.home, record, admitted[record.id], master, self._bubblewrap)
 
     # -- stopping
 
@@ -389,65 +320,11 @@ class LocalDriver:
         return state is not None and (state["state"] in ENDED or not record.shim_lives())
 
 
-_OF_THE_MACHINE = ("PATH", "HOME", "TMPDIR", "VIRTUAL_ENV", "LEPTON_HOME", "USER", "LD_LIBRARY_PATH")
-"""Variables that mean nothing inside a container."""
-
-
 def _ended(record: Record) -> bool:
     state = record.state()
     return state is not None and state["state"] in ENDED
 
 
-def _mount(mount: dict[str, Any]) -> Mount:
-    return Mount(Path(mount["source"]), mount["target"], mount["read_only"])
-
-
-def _link_mounts(workload: Workload, work: Path) -> None:
-    """A plain process finds what is mounted at /mnt/data at ./mnt/data of its folder."""
-    for mount in workload.mounts:
-        link = work / mount.target.lstrip("/")
-        if not link.is_symlink() and not link.exists():
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(mount.source)
-
-
 def _words(resources: Resources) -> str:
     text = f"{resources.cpu:g} CPU, {resources.memory_bytes / 2**30:.1f} GiB"
     return text + (f", {resources.gpus} GPU" if resources.gpus else "")
-
-
-def shim_env() -> dict[str, str]:
-    """What a shim itself needs: nothing of the plane's but where its code is."""
-    return {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME") if name in os.environ}
-
-
-def machine() -> Resources:
-    """What this machine has in all."""
-    cpus = len(os.sched_getaffinity(0))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    gpus = len([path for path in Path("/dev").glob("nvidia*") if path.name[6:].isdigit()])
-    return Resources(float(cpus), memory, gpus)
-
-
-def free_ports(count: int, taken: set[int]) -> list[int] | None:
-    """`count` ports on which nothing listens and that nobody else was given; None if there are not as many."""
-    found: list[int] = []
-    # Begin at a place of our own, so that two homes on one machine seldom meet.
-    begin = (os.getpid() * 97 + time.monotonic_ns() // 1_000_000) % len(PORTS)
-    for step in range(len(PORTS) if count else 0):
-        port = PORTS[(begin + step) % len(PORTS)]
-        if port not in taken and _is_free(port):
-            found.append(port)
-            if len(found) == count:
-                break
-    return found if len(found) == count else None
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("0.0.0.0", port))  # noqa: S104
-        except OSError:
-            return False
-        return True

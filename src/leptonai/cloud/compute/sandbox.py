@@ -15,6 +15,10 @@ from .driver import Mount
 
 WRAPPERS = 2
 """bwrap outside and its child inside: processes that must not get the SIGTERM meant for the command."""
+MISSING = (
+    "no bubblewrap: whoever may start a workload can read all that this user can, keys and other workspaces' files too. "
+    "Install bubblewrap (on Debian: apt install bubblewrap) before people share this cloud who do not trust each other."
+)
 _HIDDEN = (
     ".ssh",
     ".gnupg",

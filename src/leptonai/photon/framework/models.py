@@ -116,7 +116,9 @@ class LanguageModel(Served):
         token = os.environ.get("LEPTON_LOCAL_DEPLOYMENT_TOKEN") or os.environ.get("LEPTON_API_KEY")
         engine = EngineOptions(model=self.ref, name=self.name)
         ready = options.get("ready") or (lambda url: print(f"{self.model} is served on {url}", flush=True))
-        chosen = ServeOptions(engine, host=host, port=8080 if port is None else port, api_keys=(token,) if token else ())
+        chosen = ServeOptions(
+            engine, host=host, port=8080 if port is None else port, api_keys=(token,) if token else ()
+        )
         serve(chosen, lambda url, served: ready(url))
 
 
