@@ -141,11 +141,11 @@ def test_what_does_not_start_says_why(home):
 
 
 def test_a_log_that_is_no_log_is_said(home):
-    folder = home.services / "digits"
+    folder = home.services / "broken"
     folder.mkdir(parents=True)
     (folder / "log.db").write_bytes(b"this is no database" * 100)
     with pytest.raises(Unavailable, match="cannot be read"):
-        start_service("digits@1", "digits", home=home)
+        start_service("digits@1", "broken", home=home)
 
 
 def test_replicas_of_one_endpoint_hold_a_name_together_and_nobody_else_does(tmp_path):

@@ -37,7 +37,10 @@ DEFECTS = {
     ),
     "the canary takes the place of an old one": ((rollout, "_proven", lambda *_: True), test_rollout.test_a_canary_is_beside_all_the_old_ones_until_it_is_judged),
     "silence is not looked at": ((rollout, "DEAD_S", 1e9), test_rollout.test_one_that_answers_its_probe_no_more_is_replaced_and_said),
-    "scaling down at once": ((scaling, "DOWN_AFTER_S", 0.0), test_rollout.test_a_saw_tooth_does_not_flap),
+    "scaling down at once": (
+        (scaling, "DOWN_AFTER_S", 0.0),
+        lambda: test_rollout.test_a_saw_tooth_does_not_flap.hypothesis.inner_test(20.0, 600, 10),
+    ),
     "what runs is not counted": ((admission, "_left_of", lambda limits, running: dict(limits)), quota),
 }  # fmt: skip
 
